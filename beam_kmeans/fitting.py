@@ -1,0 +1,100 @@
+"""The state of a fit, and the one transition that each pass over the data ends in."""
+
+from __future__ import annotations
+
+import dataclasses
+from fractions import Fraction
+from typing import Any
+
+from beam_kmeans.config import Parameters
+from beam_kmeans.lloyd import Measure, check_cost
+
+
+@dataclasses.dataclass(frozen=True)
+class FitState:
+    """Where a fit stands: all that a transition needs beside the centers themselves.
+
+    Attributes:
+        iteration: updates done.
+        history: one record for each set of centers measured so far.
+        inertia: the exact inertia of the centers before the last update; None at the start.
+        rise: how much the rounding of the last update can add to it.
+        converged: the last update moved the centers by no more than `tolerance` allows.
+        finished: the last record is of the centers as they are now.
+    """
+
+    iteration: int = 0
+    history: tuple[dict[str, Any], ...] = ()
+    inertia: Fraction | None = None
+    rise: float = 0.0
+    converged: bool = False
+    finished: bool = False
+
+    def is_last(self, parameters: Parameters) -> bool:
+        """Whether these centers are final, so that a pass only measures them."""
+        return self.converged or self.iteration >= parameters.max_iterations
+
+    def to_json(self) -> dict[str, Any]:
+        """The state as plain values; exact numbers as numerator and denominator in text."""
+        fields = dataclasses.asdict(self)
+        fields["inertia"] = None if self.inertia is None else str(self.inertia)
+        fields["history"] = list(self.history)
+        return fields
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> FitState:
+        inertia = None if fields["inertia"] is None else Fraction(fields["inertia"])
+        return cls(**{**fields, "inertia": inertia, "history": tuple(fields["history"])})
+
+
+def advance(
+    state: FitState,
+    parameters: Parameters,
+    *,
+    mean_variance: float,
+    num_features: int,
+    measured: Measure,
+    relocated: int,
+    shift: Fraction,
+    rise: float,
+) -> FitState:
+    """The state after a pass that measured the centers, and the update that followed.
+
+    Args:
+        state: the state that the pass was given.
+        parameters: of the fit.
+        mean_variance: of the features, the scale of `tolerance`.
+        num_features: d.
+        measured: what the pass found.
+        relocated: empty clusters whose centers moved to far rows.
+        shift: the sum over centers of the squared distance moved.
+        rise: how much cost the rounding of the new centers can add.
+
+    Raises:
+        DataError: the cost rose by more than rounding explains.
+    """
+    if state.inertia is not None:
+        check_cost(state.iteration, state.inertia, measured.inertia, state.rise, num_features)
+    record: dict[str, Any] = {
+        "iteration": state.iteration,
+        "inertia": float(measured.inertia),
+        "empty_clusters": measured.empty_clusters,
+        "relocated": relocated,
+        "smallest": float(measured.cluster_weights.min()),
+        "largest": float(measured.cluster_weights.max()),
+    }
+    if state.is_last(parameters):
+        return dataclasses.replace(state, history=(*state.history, record), finished=True)
+    moved = float(shift)
+    history = (*state.history, {**record, "shift": moved})
+    if shift == 0:
+        # The next centers are these, so what was measured is theirs too.
+        history = (*history, {**record, "iteration": state.iteration + 1})
+    return FitState(
+        iteration=state.iteration + 1,
+        history=history,
+        inertia=measured.inertia,
+        rise=rise,
+        converged=moved <= parameters.tolerance * mean_variance,
+        finished=shift == 0,
+    )

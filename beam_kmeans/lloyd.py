@@ -1,0 +1,299 @@
+"""Lloyd's iteration: what a pass brings home, and the next centers that follow from it.
+
+The summary of a pass has two kinds of parts: a `Survey`, of the size of k, that every decision
+about the whole model needs, and the sums of *ranges* of centers, so that nothing of the size of
+k x d has to be in one place. Both are monoids.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_kmeans import sums
+from beam_kmeans.errors import DataError
+from beam_kmeans.kernels import Centers, scores
+from beam_kmeans.sampling import row_hash
+from beam_kmeans.sums import ExactSums
+
+#: Far rows that come home from a pass, for empty clusters to move to.
+FAR_ROWS = 64
+#: Values (centers x features) of a range of centers.
+RANGE_VALUES = 2**20
+#: The key of the survey among the parts of a summary; ranges are numbered from 0.
+SURVEY = -1
+
+
+def ranges(k: int, d: int) -> list[tuple[int, int]]:
+    """The [start, stop) of each range of centers; small k is one range."""
+    step = max(1, RANGE_VALUES // d)
+    return [(start, min(start + step, k)) for start in range(0, k, step)]
+
+
+@dataclasses.dataclass
+class FarRows:
+    """The rows with the largest weight x score, lowest row number first, of distinct values."""
+
+    priorities: npt.NDArray[np.float64]  # [m], descending
+    row_numbers: npt.NDArray[np.int64]  # [m]
+    indices: npt.NDArray[np.int32]  # [m], the cluster each row would leave
+    weights: npt.NDArray[np.float32]  # [m]
+    rows: npt.NDArray[np.float32]  # [m, d]
+
+    @classmethod
+    def zero(cls, d: int) -> FarRows:
+        return cls(
+            np.zeros(0),
+            np.zeros(0, np.int64),
+            np.zeros(0, np.int32),
+            np.zeros(0, np.float32),
+            np.zeros((0, d), np.float32),
+        )
+
+    @property
+    def threshold(self) -> float:
+        """No row with a smaller weight x score can be among the far rows."""
+        return float(self.priorities[-1]) if len(self.priorities) >= FAR_ROWS else 0.0
+
+    def add(self, other: FarRows) -> FarRows:
+        """Merges another's into this one, in place, and returns this one."""
+        pairs = [
+            np.concatenate([getattr(self, field.name), getattr(other, field.name)])
+            for field in dataclasses.fields(self)
+        ]
+        order = np.lexsort((pairs[1], -pairs[0]))
+        seen: set[bytes] = set()
+        kept: list[int] = []
+        for place in order.tolist():
+            value = row_hash(pairs[4][place])
+            if value not in seen:
+                seen.add(value)
+                kept.append(place)
+                if len(kept) == FAR_ROWS:
+                    break
+        (self.priorities, self.row_numbers, self.indices, self.weights, self.rows) = (
+            pair[kept] for pair in pairs
+        )
+        return self
+
+    def include(
+        self,
+        centers: Centers,
+        rows: npt.NDArray[np.float32],
+        weights: npt.NDArray[np.float32] | None,
+        row_numbers: npt.NDArray[np.int64],
+        indices: npt.NDArray[np.int32],
+        bounds: npt.NDArray[np.float64],
+    ) -> None:
+        """Takes in rows [n, d], whose scores are at most `bounds` [n]."""
+        upper = bounds if weights is None else bounds * weights
+        (order,) = np.nonzero((upper >= self.threshold) & (upper > 0))
+        order = order[np.argsort(-upper[order], kind="stable")]
+        for start in range(0, len(order), 4 * FAR_ROWS):
+            part = order[start : start + 4 * FAR_ROWS]
+            if upper[part[0]] < self.threshold:
+                break
+            weight = np.ones(len(part), np.float32) if weights is None else weights[part]
+            priority = scores(centers, rows[part], indices[part]) * weight
+            wanted = (priority > 0) & (priority >= self.threshold)
+            part, priority, weight = part[wanted], priority[wanted], weight[wanted]
+            own = (row_numbers[part], indices[part], weight, rows[part])
+            self.add(FarRows(priority, *own))
+
+
+@dataclasses.dataclass
+class Survey:
+    """What a pass says of all clusters of a model.
+
+    Attributes:
+        counts: int64 [k], rows.
+        weights: exact sums [k] of weights; None where every weight is 1.
+        far: rows that an empty cluster's center can move to.
+    """
+
+    counts: npt.NDArray[np.int64]
+    weights: ExactSums | None
+    far: FarRows
+
+    def add(self, other: Survey) -> Survey:
+        """Merges another's into this one, in place, and returns this one."""
+        if (self.weights is None) != (other.weights is None):
+            self.weights, other.weights = self.cluster_weights(), other.cluster_weights()
+        self.counts += other.counts
+        if self.weights is not None and other.weights is not None:
+            self.weights.add(other.weights)
+        self.far.add(other.far)
+        return self
+
+    def cluster_weights(self) -> ExactSums:
+        """Exact sums [k] of the clusters' weights."""
+        return ExactSums.of_integers(self.counts) if self.weights is None else self.weights
+
+
+@dataclasses.dataclass
+class Move:
+    """An empty cluster's center moves to a far row, which leaves its donor."""
+
+    empty: int
+    donor: int
+    row: npt.NDArray[np.float32]
+    weight: float
+    row_number: int
+
+
+def relocations(survey: Survey) -> list[Move]:
+    """Which far rows become the centers of the empty clusters, lowest cluster first.
+
+    As scikit-learn relocates: the farthest row to the first empty cluster, taken out of its donor's
+    sum. The last row of positive weight never leaves its donor; clusters that find no row wait.
+    """
+    exact = survey.cluster_weights()
+    empty = np.flatnonzero(~(exact.carried().digits != 0).any(axis=0)).tolist()
+    moves: list[Move] = []
+    left: dict[int, Fraction] = {}
+    far = survey.far
+    for place in range(len(far.priorities)):
+        if len(moves) == len(empty):
+            break
+        donor, weight = int(far.indices[place]), float(far.weights[place])
+        if donor not in left:
+            left[donor] = exact.part(donor, donor + 1).to_fraction()
+        if left[donor] > Fraction(weight):
+            left[donor] -= Fraction(weight)
+            number = int(far.row_numbers[place])
+            moves.append(Move(empty[len(moves)], donor, far.rows[place], weight, number))
+    return moves
+
+
+@dataclasses.dataclass
+class RangeUpdate:
+    """What updating one range of centers gives: the centers, and its share of the model's numbers.
+
+    Attributes:
+        centers: float32 [r, d], the next centers of the range.
+        cost: the range's share of the inertia of the centers before: sum_j W_j |c_j|^2 - 2 c_j.S_j.
+        shift: the sum of squared distances moved.
+        rise: how much cost the rounding of the new centers can add.
+    """
+
+    centers: npt.NDArray[np.float32]
+    cost: Fraction
+    shift: Fraction
+    rise: float
+
+
+def update_range(
+    centers: npt.NDArray[np.float32],
+    totals: ExactSums,
+    survey: Survey,
+    moves: Sequence[Move],
+    start: int,
+) -> RangeUpdate:
+    """The next centers of the range [start, start + r): means, once rounded, and moved centers.
+
+    Args:
+        centers: float32 [r, d], the range's centers before.
+        totals: exact sums [r, d] of weight x row of the range's clusters.
+        survey: of the whole model.
+        moves: of the whole model.
+        start: the range's first center.
+    """
+    stop = start + len(centers)
+    weights = survey.cluster_weights().part(start, stop)
+    cost = centers_cost(centers, totals, weights)
+    totals = totals.part(0, len(centers))
+    for move in moves:
+        if start <= move.donor < stop:
+            _take_out(totals, weights, move.donor - start, move)
+    new = centers.copy()
+    filled = np.flatnonzero((weights.carried().digits != 0).any(axis=0))
+    if len(filled):
+        kept = ExactSums(
+            (len(filled), totals.shape[1]), totals.low, totals.digits[:, filled], totals.pending
+        )
+        own = ExactSums((len(filled),), weights.low, weights.digits[:, filled])
+        new[filled] = sums.quotients(kept, own)
+    rise = float(
+        (own.to_float64()[:, None] * sums.half_spacing(new[filled]) ** 2).sum()
+        if len(filled)
+        else 0
+    )
+    for move in moves:
+        if start <= move.empty < stop:
+            new[move.empty - start] = move.row
+    moved = new.astype(np.float64) - centers.astype(np.float64)
+    return RangeUpdate(new, cost, sums.exact_sum(moved * moved), rise)
+
+
+def centers_cost(
+    centers: npt.NDArray[np.float32], totals: ExactSums, weights: ExactSums
+) -> Fraction:
+    """sum_j W_j |c_j|^2 - 2 c_j.S_j, exactly: the inertia of these centers, but for sum w |x|^2."""
+    wide = centers.astype(np.float64)
+    squares = sums.column_sums((wide * wide).T)
+    pairs = zip(squares.to_fractions(), weights.to_fractions(), strict=True)
+    return sum((s * w for s, w in pairs), Fraction(0)) - 2 * sums.dot(totals, centers)
+
+
+def _take_out(totals: ExactSums, weights: ExactSums, donor: int, move: Move) -> None:
+    change = np.zeros(totals.shape)
+    change[donor] = move.row.astype(np.float64) * -move.weight
+    totals.add_floats(change)
+    lighter = np.zeros(weights.shape)
+    lighter[donor] = -move.weight
+    weights.add_floats(lighter)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """What a pass says of the centers it was given: a record of `history`, and the counts.
+
+    Attributes:
+        inertia: the exact sum of weight x score.
+        counts: int64 [k].
+        cluster_weights: float64 [k].
+        empty_clusters: clusters of weight 0.
+    """
+
+    inertia: Fraction
+    counts: npt.NDArray[np.int64]
+    cluster_weights: npt.NDArray[np.float64]
+    empty_clusters: int
+
+
+def measure(survey: Survey, costs: Iterable[Fraction], sum_of_squares: Fraction) -> Measure:
+    """Joins the ranges' costs with the exact sum of w |x|^2 of the data.
+
+    Raises:
+        DataError: the parts do not belong together.
+    """
+    weights = survey.cluster_weights().to_float64()
+    inertia = sum(costs, sum_of_squares)
+    if inertia < 0:
+        raise DataError(
+            f"the inertia came out as {float(inertia)!r}: the sums of a pass and the statistics of "
+            "the dataset are not of the same rows"
+        )
+    return Measure(inertia, survey.counts, weights, int(np.count_nonzero(weights == 0)))
+
+
+def check_cost(iteration: int, before: Fraction, after: Fraction, rise: float, d: int) -> None:
+    """Fails where the cost rose by more than the rounding of the centers can explain.
+
+    Beside the centers' rounding, rows whose float64 scores tie can be a rounding away from their
+    nearest center.
+
+    Raises:
+        DataError: names both costs and the bound.
+    """
+    bound = Fraction(rise) * Fraction(1.000001) + before * Fraction((d + 4) * 2.0**-51)
+    if after > before + bound:
+        raise DataError(
+            f"iteration {iteration}: the cost rose from {float(before)!r} to {float(after)!r}, by "
+            f"more than the {float(bound)!r} that rounding can explain; this is a bug in "
+            "beam_kmeans or a fault of the machine: please report it"
+        )

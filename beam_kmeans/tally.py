@@ -1,0 +1,203 @@
+"""LloydTally: sums rows under their nearest centers, exactly: all that one Lloyd iteration needs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_kmeans import sums
+from beam_kmeans.kernels import Centers, Filter, Tile, decide, side_by_side
+from beam_kmeans.lloyd import FarRows, Survey
+from beam_kmeans.sums import ExactSums
+
+#: Rows that wait to be decided in float64, or to be summed outside the kernel's window.
+_WAITING_ROWS = 4096
+#: Tiles whose windows an int64 holds without a carry: 2**13 rows of 2**40 units each.
+_WINDOW_TILES = 512
+
+
+class Rows(NamedTuple):
+    """Rows float32 [n, d], weights float32 [n] or None (each 1), row numbers int64 [n]."""
+
+    rows: npt.NDArray[np.float32]
+    weights: npt.NDArray[np.float32] | None
+    row_numbers: npt.NDArray[np.int64]
+
+    def pick(self, which: slice | npt.NDArray[np.bool_]) -> Rows:
+        """Some of the rows."""
+        weights = None if self.weights is None else self.weights[which]
+        return Rows(self.rows[which], weights, self.row_numbers[which])
+
+    def weighted(self) -> npt.NDArray[np.float64]:
+        """float64 [n, d], or [n, d + 1] of weight x row and the weight where there are weights."""
+        wide = self.rows.astype(np.float64)
+        if self.weights is None:
+            return wide
+        column = self.weights.astype(np.float64)[:, None]
+        return np.concatenate([wide * column, column], axis=1)
+
+
+class LloydTally:
+    """Sums rows under their nearest centers.
+
+    The kernel sums what it is sure of, in a window of 40 bits below each column's largest
+    exponent. Rows that float64 must decide, and digits below the window, wait here until there
+    are enough to be worth a call.
+
+    Args:
+        centers: the centers to sum under.
+        far: whether to look for far rows, for empty clusters to move to.
+        exponents: int32 [d], E with |x| < 2**E for all rows to come, where that is known.
+    """
+
+    def __init__(
+        self, centers: Centers, far: bool, exponents: npt.NDArray[np.int32] | None = None
+    ) -> None:
+        k, d = centers.k, centers.d
+        self._centers = centers
+        self._look_far = far
+        self._exponents = exponents
+        self._filter: Filter | None = None
+        self._window_of: Filter | None = None
+        self._window = np.zeros((0, 0), np.int64)
+        self._window_tiles = 0
+        self._counts = np.zeros(k, np.int64)
+        self._unit_counts = np.zeros(k, np.int64)
+        self._weights = ExactSums.zeros((k,))
+        self._sums = ExactSums.zeros((k, d))
+        self._any_weights = False
+        self._far = FarRows.zero(d)
+        self._unsure: list[Rows] = []
+        self._leftover: list[tuple[npt.NDArray[np.int32], npt.NDArray[np.float64]]] = []
+
+    def include(self, parts: Iterable[Rows]) -> None:
+        """Takes in all rows of the parts, tile by tile, in the kernels' threads."""
+        for part, kernel, tile in side_by_side(_run, self._tiles(parts)):
+            self._take(part, kernel, tile)
+
+    def result(self) -> tuple[Survey, ExactSums]:
+        """The survey, and the exact sums [k, d] of weight x row under each center."""
+        self._decide_unsure()
+        self._add_leftover()
+        self._flush_window()
+        weights = None
+        if self._any_weights:
+            weights = ExactSums.of_integers(self._unit_counts).add(self._weights)
+        return Survey(self._counts, weights, self._far), self._sums
+
+    def _tiles(self, parts: Iterable[Rows]) -> Iterator[tuple[Rows, Filter]]:
+        for part in parts:
+            if len(part.rows):
+                kernel = self._kernel_for(part)
+                for start in range(0, len(part.rows), kernel.tile_rows):
+                    yield part.pick(slice(start, start + kernel.tile_rows)), kernel
+
+    def _kernel_for(self, part: Rows) -> Filter:
+        """A kernel whose window holds these rows; a new one only where the window must grow."""
+        exponents = self._exponents
+        if exponents is None:
+            exponents = sums.window_exponents(np.abs(part.rows).max(axis=0))
+        if part.weights is not None:
+            own = sums.window_exponents([part.weights.max()])
+            exponents = np.concatenate([exponents + own, own])
+        known = self._filter
+        if known is not None and len(known.exponents) == len(exponents):
+            if (exponents <= known.exponents).all():
+                return known
+            exponents = np.maximum(exponents, known.exponents)
+        self._filter = Filter(self._centers, exponents, part.weights is not None)
+        return self._filter
+
+    def _take(self, part: Rows, kernel: Filter, tile: Tile) -> None:
+        self._add_window(kernel, tile)
+        sure = ~tile.unsure
+        self._count(tile.indices[sure], part.weights)
+        leftover = tile.leftover & sure
+        if leftover.any():
+            values = part.pick(leftover).weighted()
+            rest = values - ((values + kernel.window) - kernel.window)
+            self._leftover.append((tile.indices[leftover], rest))
+            self._add_leftover(_WAITING_ROWS)
+        if self._look_far:
+            own = part if sure.all() else part.pick(sure)
+            self._far.include(self._centers, *own, tile.indices[sure], tile.bounds[sure])
+        if tile.unsure.any():
+            self._unsure.append(part.pick(tile.unsure))
+            self._decide_unsure(_WAITING_ROWS)
+
+    def _add_window(self, kernel: Filter, tile: Tile) -> None:
+        if tile.window is None:
+            raise ValueError("a tally needs a kernel that sums")
+        if kernel is not self._window_of or self._window_tiles == _WINDOW_TILES:
+            self._flush_window()
+            self._window_of, self._window = kernel, np.zeros(tile.window.shape, np.int64)
+        self._window += tile.window
+        self._window_tiles += 1
+
+    def _flush_window(self) -> None:
+        if self._window_of is not None:
+            d, exponents = self._centers.d, self._window_of.exponents - sums.DIGIT_BITS
+            self._sums.add_scaled(self._window[:, :d], exponents[:d])
+            if self._window_of.weighted:
+                self._weights.add_scaled(self._window[:, d], exponents[d])
+        self._window_of, self._window_tiles = None, 0
+
+    def _count(
+        self, indices: npt.NDArray[np.int32], weights: npt.NDArray[np.float32] | None
+    ) -> None:
+        counts = np.bincount(indices, minlength=self._centers.k)
+        self._counts += counts
+        if weights is None:
+            self._unit_counts += counts
+        else:
+            self._any_weights = True
+
+    def _decide_unsure(self, at_least: int = 1) -> None:
+        if sum(len(part.rows) for part in self._unsure) < at_least:
+            return
+        for part in _joined(self._unsure):
+            indices = decide(self._centers, part.rows)
+            self._count(indices, part.weights)
+            self._leftover.append((indices, part.weighted()))
+            if self._look_far:
+                everything = np.full(len(indices), np.inf)
+                self._far.include(self._centers, *part, indices, everything)
+        self._unsure.clear()
+        self._add_leftover(_WAITING_ROWS)
+
+    def _add_leftover(self, at_least: int = 1) -> None:
+        if sum(len(indices) for indices, _ in self._leftover) < at_least:
+            return
+        d = self._centers.d
+        for width in (d, d + 1):
+            own = [part for part in self._leftover if part[1].shape[1] == width]
+            if own:
+                indices = np.concatenate([part[0] for part in own])
+                values = np.concatenate([part[1] for part in own])
+                sums.add_rows(self._sums, indices, values[:, :d])
+                if width > d:
+                    column = ExactSums.zeros((self._centers.k, 1))
+                    sums.add_rows(column, indices, values[:, d:])
+                    self._weights.add(column.reshaped((self._centers.k,)))
+        self._leftover.clear()
+
+
+def _run(work: tuple[Rows, Filter]) -> tuple[Rows, Filter, Tile]:
+    part, kernel = work
+    return part, kernel, kernel.tile(part.rows, part.weights)
+
+
+def _joined(parts: list[Rows]) -> Iterator[Rows]:
+    """The parts as at most two: those without weights and those with."""
+    for weighted in (False, True):
+        own = [part for part in parts if (part.weights is not None) == weighted]
+        if own:
+            rows, weights, numbers = zip(*own, strict=True)
+            yield Rows(
+                np.concatenate(rows),
+                np.concatenate(weights) if weighted else None,
+                np.concatenate(numbers),
+            )
