@@ -1,0 +1,1 @@
+"""Files in and out: sources by format, the staged dataset, prediction writers."""

@@ -1,0 +1,100 @@
+import os
+
+import pytest
+
+from beam_kmeans.errors import DataError
+from beam_kmeans.io.files import (
+    exists,
+    join,
+    list_files,
+    local_path,
+    match_files,
+    open_read,
+    read_bytes,
+    whole_file,
+    write_bytes,
+)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for name in ("b.csv", "a.csv", "c.parquet"):
+        (tmp_path / name).write_bytes(name.encode())
+    return tmp_path
+
+
+def test_matches_are_sorted_and_told_once(folder):
+    files = match_files([f"{folder}/*.csv", f"file://{folder}/a.csv", f"{folder}/*"])
+    assert [file.path for file in files] == [
+        f"{folder}/{name}" for name in ("a.csv", "b.csv", "c.parquet")
+    ]
+    assert [file.size for file in files] == [5, 5, 9]
+    assert files[0].modified == pytest.approx(os.path.getmtime(folder / "a.csv"))
+
+
+def test_relative_and_absolute_paths_are_one_file(folder, monkeypatch):
+    monkeypatch.chdir(folder)
+    (file,) = match_files(["a.csv", f"{folder}/a.csv", "./a.csv"])
+    assert file.path == f"{folder}/a.csv"
+
+
+def test_pattern_without_match_is_named(folder):
+    with pytest.raises(DataError, match=r"no file matches '.*none\*'"):
+        match_files([f"{folder}/*.csv", f"{folder}/none*"])
+
+
+def test_directory_is_refused_with_advice(folder):
+    with pytest.raises(DataError, match=r"is a directory: .*/\*\.parquet"):
+        match_files([str(folder)])
+
+
+def test_unknown_file_system_is_named():
+    with pytest.raises(DataError, match="nowhere://bucket"):
+        match_files(["nowhere://bucket/*"])
+
+
+@pytest.mark.parametrize(
+    ("path", "local"), [("/a/b", "/a/b"), ("a", "a"), ("file:///a/b", "/a/b"), ("gs://a/b", None)]
+)
+def test_local_path(path, local):
+    assert local_path(path) == local
+
+
+def test_bytes_come_back_as_they_are_even_gzipped_names(tmp_path):
+    path = join(str(tmp_path), "new", "deep", "x.gz")
+    assert not exists(path)
+    write_bytes(path, b"\x1f\x8b not really")
+    assert exists(path)
+    assert read_bytes(path) == b"\x1f\x8b not really"
+    with open_read(path) as handle:
+        handle.seek(2)
+        assert handle.read(4) == b" not"
+
+
+def test_file_appears_only_when_it_is_whole(tmp_path):
+    path = str(tmp_path / "x")
+    with whole_file(path) as handle:
+        handle.write(b"1")
+        handle.flush()
+        assert not exists(path)
+        assert list_files(f"{tmp_path}/*") == []
+    assert list_files(f"{tmp_path}/*") == [path]
+
+
+def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = str(tmp_path / "x")
+    write_bytes(path, b"old")
+
+    def fail():
+        with whole_file(path) as handle:
+            handle.write(b"new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fail()
+    assert read_bytes(path) == b"old"
+    assert os.listdir(tmp_path) == ["x"]
+
+
+def test_list_files_of_nothing_is_empty(tmp_path):
+    assert list_files(f"{tmp_path}/none/*") == []
