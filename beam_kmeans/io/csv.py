@@ -123,18 +123,22 @@ class _Reading:
             null_values=_NULLS,
             strings_can_be_null=False,
         )
-        with naming(self._path), _reasons(self._path), _open(self._path, self._head) as stream:
+        with (
+            naming(self._path),
+            _reasons(self._path),
+            _open(self._path, self._head) as stream,
             # Closed before its stream, which it reads ahead of what it gives.
-            with pa_csv.open_csv(
+            pa_csv.open_csv(
                 stream,
                 # One thread, because only then are rejected lines numbered.
                 read_options=pa_csv.ReadOptions(use_threads=False, block_size=_BLOCK_BYTES),
                 parse_options=_parse_options(self._reject),
                 convert_options=options,
-            ) as reader:
-                for batch in reader:
-                    if batch.num_rows:
-                        yield batch
+            ) as reader,
+        ):
+            for batch in reader:
+                if batch.num_rows:
+                    yield batch
 
     def _reject(self, line: pa_csv.InvalidRow) -> str:
         row = line.number - 2  # counted from 1, the header too, without blank lines
