@@ -13,7 +13,17 @@ PACKAGE = pathlib.Path(__file__).parents[1] / "beam_kmeans"
 FLOORS = [
     {"errors", "values"},
     {"config"},
-    {"sums", "statistics", "sampling", "tally", "kernels", "lloyd", "seeding", "dataset"},
+    {
+        "sums",
+        "statistics",
+        "sampling",
+        "tally",
+        "kernels",
+        "lloyd",
+        "seeding",
+        "dataset",
+        "fitting",
+    },
     {"blocks"},
     {"combiners", "options"},
     {"io"},
