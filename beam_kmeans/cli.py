@@ -41,7 +41,7 @@ class StageReport:
     output: str
     rows: int
     num_features: int
-    total_weight: float
+    rejected: int
     shards: int
     seconds: float
 
@@ -226,13 +226,14 @@ def _stage(args: argparse.Namespace, options: "PipelineOptions") -> tuple[StageR
         output=args.output,
         rows=dataset.rows,
         num_features=dataset.num_features,
-        total_weight=dataset.total_weight,
+        rejected=dataset.rejected,
         shards=len(dataset.shards),
         seconds=time.monotonic() - start,
     )
     return report, (
         f"Staged {report.rows:,} rows of {_count(report.num_features, 'feature')} in "
-        f"{_count(report.shards, 'shard')} at {report.output} in {report.seconds:.1f} s."
+        f"{_count(report.shards, 'shard')} at {report.output}{_dropped(report.rejected)} "
+        f"in {report.seconds:.1f} s."
     )
 
 

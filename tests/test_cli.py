@@ -85,7 +85,7 @@ class Rooms:
 
     def stage(self, *args, **named):
         self._answer("stage", args, named)
-        return types.SimpleNamespace(rows=5, num_features=2, total_weight=5.0, shards=[1])
+        return types.SimpleNamespace(rows=5, num_features=2, rejected=1, shards=[1])
 
     def _answer(self, *call):
         self.calls.append(call)
@@ -384,6 +384,13 @@ def test_the_summary_counts_dropped_rows_and_empty_clusters(rooms, capsys):
     out = capsys.readouterr().out
     assert out.startswith("Stopped after 1 iteration: ")
     assert "3 clusters (2 empty), inertia 2.5, 1 bad row dropped" in out
+
+
+@pytest.mark.usefixtures("rooms")
+def test_the_summary_of_a_stage_counts_what_it_wrote(capsys):
+    cli.main(STAGE)
+    out = capsys.readouterr().out
+    assert out.startswith("Staged 5 rows of 2 features in 1 shard at o, 1 bad row dropped in ")
 
 
 def test_an_unfinished_segment_says_so(rooms, capsys):
