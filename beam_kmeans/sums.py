@@ -84,12 +84,15 @@ class ExactSums:
         position = (int(np.frexp(largest)[1]) - 1) // DIGIT_BITS
         while rest.any():
             self._reach(position, position + 1)
-            unit = 2.0 ** (DIGIT_BITS * position)
-            rest /= unit
-            digit = np.trunc(rest)
+            # In two steps: the lowest digit's unit is below what float64 holds.
+            half = 2.0 ** (DIGIT_BITS // 2 * position)
+            digit = rest / half
+            digit /= half
+            np.trunc(digit, out=digit)
             self.digits[position - self.low] += digit.astype(np.int64)
+            digit *= half
+            digit *= half
             rest -= digit
-            rest *= unit
             position -= 1
         self._count(1)
 
@@ -303,12 +306,13 @@ def quotients(sums: ExactSums, divisors: ExactSums) -> npt.NDArray[np.float32]:
 
 def nearest_float32(value: Fraction) -> np.float32:
     """The float32 nearest to an exact number; of two, the one with an even last bit."""
-    guess = np.float32(float(value))
-    candidates = (
-        np.nextafter(guess, np.float32(-np.inf)),
-        guess,
-        np.nextafter(guess, np.float32(np.inf)),
-    )
+    with np.errstate(over="ignore"):
+        guess = np.float32(float(value))
+        candidates = (
+            np.nextafter(guess, np.float32(-np.inf)),
+            guess,
+            np.nextafter(guess, np.float32(np.inf)),
+        )
     return min(
         (c for c in candidates if np.isfinite(c)),
         key=lambda c: (abs(Fraction(float(c)) - value), int(c.view(np.uint32)) & 1),
