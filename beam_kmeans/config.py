@@ -61,6 +61,10 @@ class Parameters:
         """The initial centers, float32 [k, d], where they were given."""
         return None if isinstance(self.initial_clusters, str) else self.initial_clusters
 
+    def without_centers(self) -> "Parameters":
+        """The same, but for given centers: so that a job's graph never holds them."""
+        return dataclasses.replace(self, initial_clusters="random")
+
     def fingerprint(self) -> dict[str, Any]:
         """The fields that can change a byte of a run in progress; `max_iterations` may be raised."""
         initial = self.initial_clusters
@@ -99,6 +103,7 @@ def checked_centers(name: str, centers: npt.ArrayLike) -> npt.NDArray[np.float32
             f"{name}: center {bad[0]} holds a value that is no finite float32: "
             f"{found[bad[0]].tolist()[:8]}"
         )
+    rounded = rounded.copy()
     rounded.flags.writeable = False
     return rounded
 

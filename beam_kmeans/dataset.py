@@ -57,7 +57,7 @@ class MemoryDataset:
         self._rows = checked_rows("data", data)
         self._weights = None
         if sample_weight is not None:
-            self._weights = _checked_weights(sample_weight, len(self._rows))
+            self._weights = checked_weights(sample_weight, len(self._rows))
         self.statistics = Statistics.of(self._rows, self._weights)
 
     def _parts(self) -> Iterator[Rows]:
@@ -154,7 +154,12 @@ def checked_rows(name: str, data: npt.ArrayLike) -> Floats:
     return rows
 
 
-def _checked_weights(sample_weight: npt.ArrayLike, rows: int) -> Floats:
+def checked_weights(sample_weight: npt.ArrayLike, rows: int) -> Floats:
+    """Weights [n] as canonical float32.
+
+    Raises:
+        DataError: no vector of n numbers, or a weight that is negative or no finite float32.
+    """
     found = np.asarray(sample_weight)
     if found.dtype.kind not in "iuf" or found.shape != (rows,):
         raise DataError(

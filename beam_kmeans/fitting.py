@@ -32,7 +32,11 @@ class FitState:
 
     def is_last(self, parameters: Parameters) -> bool:
         """Whether these centers are final, so that a pass only measures them."""
-        return self.converged or self.iteration >= parameters.max_iterations
+        return self.is_last_of(parameters.max_iterations)
+
+    def is_last_of(self, max_iterations: int) -> bool:
+        """The same, for another number of iterations."""
+        return self.converged or self.iteration >= max_iterations
 
     def to_json(self) -> dict[str, Any]:
         """The state as plain values; exact numbers as numerator and denominator in text."""

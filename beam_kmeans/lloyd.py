@@ -121,11 +121,9 @@ class Survey:
 
     def add(self, other: Survey) -> Survey:
         """Merges another's into this one, in place, and returns this one."""
-        if (self.weights is None) != (other.weights is None):
-            self.weights, other.weights = self.cluster_weights(), other.cluster_weights()
+        if self.weights is not None or other.weights is not None:
+            self.weights = self.cluster_weights().add(other.cluster_weights())
         self.counts += other.counts
-        if self.weights is not None and other.weights is not None:
-            self.weights.add(other.weights)
         self.far.add(other.far)
         return self
 

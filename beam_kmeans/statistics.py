@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -107,6 +108,31 @@ class Statistics:
         self.positive_rows += len(values) if weights is None else int(np.count_nonzero(weights))
         np.minimum(self.minimums, values.min(axis=0), out=self.minimums)
         np.maximum(self.maximums, values.max(axis=0), out=self.maximums)
+
+    def to_json(self) -> dict[str, Any]:
+        """The statistics as plain values, exact."""
+        return {
+            "rows": self.rows,
+            "positive_rows": self.positive_rows,
+            "weight": self.weight.to_json(),
+            "weighted": self.weighted.to_json(),
+            "squares": self.squares.to_json(),
+            # Without rows there is no least value: JSON has no infinity.
+            "minimums": self.minimums.tolist() if self.rows else None,
+            "maximums": self.maximums.tolist() if self.rows else None,
+        }
+
+    @classmethod
+    def from_json(cls, num_features: int, fields: dict[str, Any]) -> Statistics:
+        total, shape = cls.zero(num_features), (num_features,)
+        total.rows, total.positive_rows = int(fields["rows"]), int(fields["positive_rows"])
+        total.weight = ExactSums.from_json((), fields["weight"])
+        total.weighted = ExactSums.from_json(shape, fields["weighted"])
+        total.squares = ExactSums.from_json(shape, fields["squares"])
+        if total.rows:
+            total.minimums = np.array(fields["minimums"], np.float64).reshape(shape)
+            total.maximums = np.array(fields["maximums"], np.float64).reshape(shape)
+        return total
 
     def means(self) -> npt.NDArray[np.float64]:
         """float64 [d]: weighted means, each rounded once; the total weight must be above 0."""

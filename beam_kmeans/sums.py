@@ -59,6 +59,16 @@ class ExactSums:
         sums.add_scaled(values, 0)
         return sums
 
+    def to_json(self) -> dict[str, Any]:
+        """The sums as plain values."""
+        self._carry()
+        return {"low": self.low, "digits": self.digits.tolist()}
+
+    @classmethod
+    def from_json(cls, shape: tuple[int, ...], fields: dict[str, Any]) -> ExactSums:
+        digits = np.array(fields["digits"], np.int64).reshape((len(fields["digits"]), *shape))
+        return cls(shape, int(fields["low"]), digits, 1)
+
     def add(self, other: ExactSums) -> ExactSums:
         """Adds another array of sums to this one, in place, and returns this one."""
         if len(other.digits):
@@ -82,11 +92,12 @@ class ExactSums:
         rest = np.array(np.broadcast_to(values, self.shape), np.float64)
         largest = float(np.abs(rest).max(initial=0.0))
         position = (int(np.frexp(largest)[1]) - 1) // DIGIT_BITS
+        digit = np.empty_like(rest)
         while rest.any():
             self._reach(position, position + 1)
             # In two steps: the lowest digit's unit is below what float64 holds.
             half = 2.0 ** (DIGIT_BITS // 2 * position)
-            digit = rest / half
+            np.divide(rest, half, out=digit)
             digit /= half
             np.trunc(digit, out=digit)
             self.digits[position - self.low] += digit.astype(np.int64)

@@ -1,33 +1,40 @@
 """What a value may be: float32, rounded once, finite, never -0 and never denormal."""
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
-SMALLEST_NORMAL = np.float32(np.finfo(np.float32).tiny)
+_EXPONENT_BITS = np.uint32(0x7F800000)
+_SIGN_BIT = np.uint32(0x80000000)
 
 
-def canonical_float32(values: npt.ArrayLike) -> tuple[npt.NDArray[np.float32], int]:
-    """Numbers of any type as float32, rounded once, and how many were denormal.
+def canonical_float32(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], int]:
+    """The values rounded to float32 once, with +0 for -0 and for denormals.
 
     Compiled kernels flush denormals to zero or not, as their processor's mode has it, and -0 equals
     +0 with other bytes: both become +0 here, so that no later room has to think of them.
 
     Args:
-        values: any integer or float type, any shape.
+        values: integers or floats of any shape; not changed. Those beyond float32 become infinite.
 
     Returns:
-        float32 of the same shape, never the argument itself (infinite where a value is beyond
-        float32, NaN stays), and the number of denormals.
+        float32 of the same shape in C order (the argument itself where nothing had to change), and
+        how many values were denormal after rounding.
 
     Example:
-        >>> canonical_float32([1.5, -0.0, 1e-42])
+        >>> canonical_float32(np.array([1.5, -0.0, 1e-42]))
         (array([1.5, 0. , 0. ], dtype=float32), 1)
     """
     with np.errstate(over="ignore"):
-        rounded = np.array(values, dtype=np.float32)
-    small = np.abs(rounded) < SMALLEST_NORMAL
+        rounded = np.ascontiguousarray(values, np.float32).reshape(values.shape)
+    # By bits: arithmetic on denormals depends on the processor's mode.
+    bits = rounded.view(np.uint32)
+    small = (bits & _EXPONENT_BITS) == 0
     if not small.any():
         return rounded, 0
-    denormals = int(np.count_nonzero(rounded[small]))
-    rounded[small] = 0.0
-    return rounded, denormals
+    small &= bits != 0
+    flushed = int(np.count_nonzero(bits[small] != _SIGN_BIT))
+    if not small.any():
+        return rounded, 0
+    return np.where(small, np.float32(0), rounded), flushed

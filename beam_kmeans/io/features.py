@@ -11,13 +11,12 @@ import pyarrow.compute as pc
 from beam_kmeans.errors import DataError
 from beam_kmeans.io.columns import Columns, resolve_columns
 from beam_kmeans.io.sources import Chunk, Split, is_list_of_numbers, is_number, source_of
+from beam_kmeans.values import canonical_float32
 
-__all__ = ["Columns", "Rows", "canonical_float32", "parse_rows", "read_rows", "resolve_columns"]
+__all__ = ["Columns", "Rows", "parse_rows", "read_rows", "resolve_columns"]
 
 # Values from here on round to infinity: halfway between float32's largest and 2^128.
 _FLOAT32_LIMIT = (2.0 - 2.0**-24) * 2.0**127
-_EXPONENT_BITS = np.uint32(0x7F800000)
-_SIGN_BIT = np.uint32(0x80000000)
 # Columns are interleaved by tiles of about this many values, which stay in the cache.
 _TILE_VALUES = 1 << 16
 
@@ -93,30 +92,6 @@ def parse_rows(chunk: Chunk, columns: Columns, *, wide: bool = False) -> Rows:
         weights, flushed_weights = canonical_float32(weights)
         flushed += flushed_weights
     return Rows(values, weights, positions, ids, sorted(rejected), flushed)
-
-
-def canonical_float32(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Returns the values rounded to float32 once, with +0 for -0 and for denormals.
-
-    Args:
-        values: integers or floats of any shape; not changed. Those beyond float32 become infinite.
-
-    Returns:
-        float32 of the same shape in C order (the argument itself where nothing had to change), and
-        how many values were denormal after rounding.
-    """
-    with np.errstate(over="ignore"):
-        rounded = np.ascontiguousarray(values, np.float32).reshape(values.shape)
-    # By bits: arithmetic on denormals depends on the processor's mode.
-    bits = rounded.view(np.uint32)
-    small = (bits & _EXPONENT_BITS) == 0
-    if not small.any():
-        return rounded, 0
-    small &= bits != 0
-    flushed = int(np.count_nonzero(bits[small] != _SIGN_BIT))
-    if not small.any():
-        return rounded, 0
-    return np.where(small, np.float32(0), rounded), flushed
 
 
 def _column(batch: pa.RecordBatch, name: str) -> pa.Array:

@@ -51,7 +51,15 @@ class NpySource:
         starts = range(0, header.rows, step)
         ends = [min(start + step, header.rows) for start in starts]
         return [
-            Split(file_index, index, file.path, start, end, (end - start) * header.width * 4)
+            Split(
+                file_index,
+                index,
+                file.path,
+                start,
+                end,
+                size=(end - start) * header.width * 4,
+                first_row=start,
+            )
             for index, (start, end) in enumerate(zip(starts, ends, strict=True))
         ]
 

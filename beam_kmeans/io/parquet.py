@@ -41,7 +41,15 @@ class ParquetSource:
             rows = [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
         filled = [group for group, count in enumerate(rows) if count]
         return [
-            Split(file_index, index, file.path, group, group + 1, rows[group] * row_width * 4)
+            Split(
+                file_index,
+                index,
+                file.path,
+                group,
+                group + 1,
+                size=rows[group] * row_width * 4,
+                first_row=sum(rows[:group]),
+            )
             for index, group in enumerate(filled)
         ]
 

@@ -28,6 +28,7 @@ class Split:
     start: int  #: row group (Parquet), first row (npy), 0 (CSV)
     stop: int  #: one after the last; -1 for a whole CSV file
     size: int  #: about how many bytes of float32 it will make
+    first_row: int = 0  #: row of the file that it starts with
 
 
 @dataclass(frozen=True)

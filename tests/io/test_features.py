@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from beam_kmeans.errors import DataError
 from beam_kmeans.io.features import (
     Columns,
-    canonical_float32,
     parse_rows,
     read_rows,
     resolve_columns,
 )
 from beam_kmeans.io.files import match_files
 from beam_kmeans.io.sources import Chunk, source_of
+from beam_kmeans.values import canonical_float32
 
 TINY = 2.0**-126  # the smallest float32 that is not denormal
 LARGEST = float(np.finfo(np.float32).max)

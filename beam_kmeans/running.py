@@ -1,0 +1,49 @@
+"""Runs a pipeline to its end, and says in our own words why it failed."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.runners.runner import PipelineState
+
+from beam_kmeans.errors import DataError, message_of
+
+
+class JobError(RuntimeError):
+    """A Beam job that failed or was cancelled for no reason that our own workers gave."""
+
+
+@contextmanager
+def run_pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
+    """Gives a pipeline to build, then runs it and waits for its end.
+
+    Raises:
+        DataError: what a worker of ours found wrong with the data.
+        JobError: the job ended in another state than done.
+    """
+    pipeline = beam.Pipeline(options=options)
+    yield pipeline
+    try:
+        result = pipeline.run()
+        state = result.wait_until_finish()
+    except Exception as error:
+        message = message_of(error)
+        if message is None:
+            raise
+        raise DataError(message) from error
+    if state is not None and PipelineState.is_terminal(state) and state != PipelineState.DONE:
+        raise JobError(f"the Beam job ended as {state}: its own log says why")
+
+
+def refuse_template_launch(options: PipelineOptions) -> None:
+    """Refuses a launcher that only keeps the last graph of a program, where several would be run.
+
+    Raises:
+        ValueError: `--template_location` is set.
+    """
+    if options.view_as(GoogleCloudOptions).template_location:
+        raise ValueError(
+            "template_location: a template's launcher keeps only the last job of a program, and "
+            "train runs several; use the command segment, which runs one"
+        )
