@@ -67,6 +67,13 @@ class TestExactSums:
         values = [1e300, 5e-324, -1e300, 1e-160, 0.0]
         assert of_floats(values).to_fractions() == oracles.fractions(values)
 
+    @pytest.mark.parametrize("value", [3.0, 5e-324, 0.0, -1e300])
+    def test_a_sum_can_be_a_single_number(self, value):
+        total = ExactSums.zeros(())
+        total.add_floats(np.array(value))
+        assert total.to_fractions() == [Fraction(value)]
+        assert total.to_json() == ExactSums.from_json((), total.to_json()).to_json()
+
     def test_a_float_broadcasts(self):
         total = ExactSums.zeros((2, 2))
         total.add_floats(np.array([1.0, 2.5]))
