@@ -23,7 +23,9 @@ from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import read_json, write_json
+from beam_kmeans.io.plan import StagePlan, check_same, short
 from beam_kmeans.kernels import Centers
+from beam_kmeans.lloyd import ranges
 
 _log = logging.getLogger(__name__)
 
@@ -79,27 +81,58 @@ class WorkDir:
         """Where the model goes if nothing else is said."""
         return files.join(self.path, "model")
 
-    def check_config(self, parameters: Parameters, source: dict[str, Any]) -> None:
+    def check_config(
+        self, parameters: Parameters, plan: StagePlan | None, source: dict[str, Any]
+    ) -> None:
         """Writes `config.json`, or refuses a directory that belongs to another configuration.
+
+        Args:
+            parameters: of the fit.
+            plan: of the stage, where the run stages its data.
+            source: of the data.
 
         Raises:
             DataError: names the field or file that differs.
         """
         path = files.join(self.path, "config.json")
-        fields = {"kmeans": parameters.fingerprint(), "source": source}
+        asked = parameters.fingerprint()
         if not files.exists(path):
-            whole = {**fields, "max_iterations": parameters.max_iterations}
+            if plan is not None:
+                plan.save()
+            whole = {"kmeans": asked, "source": source, "max_iterations": parameters.max_iterations}
             write_json(path, whole, FORMAT_VERSION)
             return
         found = read_json(path, "a run's configuration", FORMAT_VERSION)
-        for part in ("kmeans", "source"):
-            for name in {**fields[part], **found.get(part, {})}:
-                before, now = found.get(part, {}).get(name), fields[part].get(name)
-                if before != now and name != "fingerprint":
-                    raise DataError(
-                        f"{self.path} belongs to a run with {name} = {_short(before)}, now it is "
-                        f"{_short(now)}: give another work_dir, or the same {name}"
-                    )
+        self._refuse_other(asked, found.get("kmeans", {}))
+        before = found.get("source", {})
+        if plan is not None and "dataset" not in before:
+            check_same(plan, before, self.path)
+        self._refuse_other(source, before)
+
+    def _refuse_other(self, asked: dict[str, Any], found: dict[str, Any]) -> None:
+        for name in {**asked, **found}:
+            if asked.get(name) != found.get(name):
+                raise DataError(
+                    f"{self.path} belongs to a run with {name} = {short(found.get(name))}, now it "
+                    f"is {short(asked.get(name))}: give another work_dir, or the same {name}"
+                )
+
+    def save_given(self, centers: npt.NDArray[np.float32]) -> tuple[FileRef, ...]:
+        """Writes given initial centers, range by range."""
+        parts = ranges(*centers.shape)
+        return tuple(
+            self.save_centers(0, centers[start:stop], place, len(parts))
+            for place, (start, stop) in enumerate(parts)
+        )
+
+    def drawn(self) -> FileRef | None:
+        """The numbers of the rows to start from, where a pass has drawn them already."""
+        for path in files.list_files(files.join(self.path, "seeding", "drawn-*.npy")):
+            digest = hashlib.sha256(files.read_bytes(path)).hexdigest()
+            name = path.rsplit("/", 1)[-1]
+            if name == f"drawn-{digest[:16]}.npy":
+                return FileRef(f"seeding/{name}", digest)
+        return None
 
     def save_array(self, folder: str, name: str, array: npt.NDArray[Any], end: str = "") -> FileRef:
         """Writes an array under a name that carries its hash."""
@@ -120,7 +153,9 @@ class WorkDir:
         try:
             data = files.read_bytes(path)
         except OSError as error:
-            raise DataError(f"{path}, which a committed state needs, cannot be read: {error}") from error
+            raise DataError(
+                f"{path}, which a committed state needs, cannot be read: {error}"
+            ) from error
         if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise DataError(f"{path} is damaged: its SHA-256 is not the one that was committed")
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
@@ -205,11 +240,6 @@ def _commit_order(path: str) -> tuple[int, bool, str]:
     if found is None:
         raise ValueError(path)
     return int(found.group(1)), found.group(2) == "finished", path
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 _PREPARED: dict[tuple[str, tuple[FileRef, ...]], Centers] = {}

@@ -274,7 +274,9 @@ class _Transition:
         """Joins the ranges' results to the next state, and commits it."""
         results = sorted(results, key=lambda result: result.place)
         if len(results) != len(run.commit.centers):
-            raise DataError(f"{len(results)} of {len(run.commit.centers)} ranges of centers came in")
+            raise DataError(
+                f"{len(results)} of {len(run.commit.centers)} ranges of centers came in"
+            )
         context = run.context
         costs = [result.cost for result in results]
         measured = lloyd.measure(survey, costs, context.sum_of_squares)
@@ -407,20 +409,22 @@ class DrawCenters(beam.PTransform):
         refs: PCollection of (dataset path, ShardInfo).
         work: the work directory.
         parameters: of the fit.
+        drawn: the rows' numbers, where an earlier job has drawn them.
     """
 
-    def __init__(self, refs: beam.PCollection, work: WorkDir, parameters: Parameters) -> None:
+    def __init__(
+        self,
+        refs: beam.PCollection,
+        work: WorkDir,
+        parameters: Parameters,
+        drawn: FileRef | None = None,
+    ) -> None:
         super().__init__()
-        self._refs, self._work, self._parameters = refs, work, parameters
+        self._refs, self._work, self._parameters, self._drawn = refs, work, parameters, drawn
 
     def expand(self, context: beam.PCollection) -> beam.PCollection:
         known = AsSingleton(context)
-        samples = (
-            self._refs
-            | "DrawPass" >> beam.ParDo(_DrawPass(self._parameters), known)
-            | "MergeSamples" >> beam.CombinePerKey(MergeSummaries())
-        )
-        drawn = context | "Draw" >> beam.ParDo(_Draw(self._work), AsIter(samples))
+        drawn = self._drawn_numbers(context)
         centers = (
             self._refs
             | "GatherPass" >> beam.ParDo(_GatherPass(self._work), known, AsSingleton(drawn))
@@ -428,6 +432,16 @@ class DrawCenters(beam.PTransform):
             | "SaveCenters" >> beam.ParDo(_SaveInitial(self._work), known)
         )
         return context | "Commit" >> beam.ParDo(_CommitInitial(self._work), AsIter(centers))
+
+    def _drawn_numbers(self, context: beam.PCollection) -> beam.PCollection:
+        if self._drawn is not None:
+            return context.pipeline | "Drawn" >> beam.Create([self._drawn])
+        samples = (
+            self._refs
+            | "DrawPass" >> beam.ParDo(_DrawPass(self._parameters), AsSingleton(context))
+            | "MergeSamples" >> beam.CombinePerKey(MergeSummaries())
+        )
+        return context | "Draw" >> beam.ParDo(_Draw(self._work), AsIter(samples))
 
 
 class _PublishFn(beam.DoFn):
@@ -477,15 +491,17 @@ def finished_model(work: WorkDir, dataset: str, commit: Commit) -> KMeansModel:
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Where a segment starts: exactly one of these is given.
+    """Where a segment starts: one of these at most is given; none draws rows at random.
 
     Attributes:
         commit: path of the last commit.
         given: files of given centers.
+        drawn: file of the numbers of the rows to start from.
     """
 
     commit: str | None = None
     given: tuple[FileRef, ...] | None = None
+    drawn: FileRef | None = None
 
 
 def build_segment(
@@ -504,7 +520,7 @@ def build_segment(
         work: the work directory.
         parameters: of the fit.
         num_features: d.
-        start: where it starts; neither a commit nor given centers: drawn at random.
+        start: where it starts.
         iterations: updates at most; if the centers are final after them, they are measured too.
         model_dir: where the model of a finished run goes.
 
@@ -512,16 +528,14 @@ def build_segment(
         The run after the segment.
     """
     parameters = parameters.without_centers()
-    refs = (
-        dataset | "ListShards" >> beam.ParDo(_ListShards()) | "SpreadShards" >> beam.Reshuffle()
-    )
+    refs = dataset | "ListShards" >> beam.ParDo(_ListShards()) | "SpreadShards" >> beam.Reshuffle()
     context = dataset | "Open" >> beam.ParDo(_Open(parameters))
     if start.commit is not None:
         run = context | "LoadCommit" >> beam.ParDo(_LoadCommit(work, start.commit))
     elif start.given is not None:
         run = context | "CommitGiven" >> beam.ParDo(_CommitGiven(work, start.given))
     else:
-        run = context | "DrawCenters" >> DrawCenters(refs, work, parameters)
+        run = context | "DrawCenters" >> DrawCenters(refs, work, parameters, start.drawn)
     for number in range(iterations):
         run = run | f"Iteration{number}" >> LloydIteration(refs, work, parameters, num_features)
     run = run | "Measure" >> LloydIteration(refs, work, parameters, num_features, only_last=True)

@@ -116,9 +116,7 @@ def make_plan(
         DataError: no file, no such column, no number.
     """
     if on_bad_rows not in ON_BAD_ROWS:
-        raise ValueError(
-            f"on_bad_rows: {on_bad_rows!r} is not allowed; allowed: 'error' or 'drop'"
-        )
+        raise ValueError(f"on_bad_rows: {on_bad_rows!r} is not allowed; allowed: 'error' or 'drop'")
     if block_rows is not None and not 1 <= block_rows <= 2**24:
         raise ValueError(f"block_rows: {block_rows} is not allowed; allowed: 1 to {2**24}")
     patterns = [input] if isinstance(input, str) else list(input)
@@ -160,8 +158,8 @@ def check_same(plan: StagePlan, staged: dict[str, Any], where: str) -> None:
     for name in ("features", "features_column", "weight_column", "standardize", "on_bad_rows"):
         if asked[name] != staged.get(name):
             raise DataError(
-                f"{where} was staged with {name} = {_short(staged.get(name))}, now it is "
-                f"{_short(asked[name])}: give another directory, or the same {name}"
+                f"{where} was staged with {name} = {short(staged.get(name))}, now it is "
+                f"{short(asked[name])}: give another directory, or the same {name}"
             )
     raise DataError(
         f"{where} was staged from other files: {_changed_file(plan, staged)}; "
@@ -182,6 +180,7 @@ def _changed_file(plan: StagePlan, staged: dict[str, Any]) -> str:
     return f"{gone[0]} is missing" if gone else "their order has changed"
 
 
-def _short(value: Any) -> str:
+def short(value: Any) -> str:
+    """A value as it stands in a message."""
     text = repr(value)
     return text if len(text) <= 80 else f"{text[:77]}..."

@@ -117,7 +117,9 @@ class ShardWriter:
             return
 
 
-def read_shard(directory: str, info: ShardInfo, num_features: int, weighted: bool) -> Iterator[Rows]:
+def read_shard(
+    directory: str, info: ShardInfo, num_features: int, weighted: bool
+) -> Iterator[Rows]:
     """Yields the blocks of a shard, verified.
 
     Raises:
@@ -149,7 +151,9 @@ def _blocks(
         block = _arrays(batch, num_features, weighted, numbered)
         checksum = _checksum(*block)
         if metadata is None or metadata.get(_CHECKSUM) != checksum:
-            raise DataError(f"shard {path}: block {place} does not have its checksum: it is damaged")
+            raise DataError(
+                f"shard {path}: block {place} does not have its checksum: it is damaged"
+            )
         digest.update(checksum)
         rows, weights, numbers = block
         if numbers is None:

@@ -1,6 +1,5 @@
 """Staging: files are parsed once into a staged dataset, by a Beam pipeline."""
 
-
 import dataclasses
 import json
 import logging
@@ -58,9 +57,7 @@ class GroupResult:
 def group_splits(splits: Iterable[Split]) -> Iterator[SplitGroup]:
     """Joins small splits, in order, to groups that shards can be cut from."""
     ordered = sorted(splits, key=lambda split: (split.file, split.index))
-    enough = min(
-        shards.SHARD_BYTES, sum(split.size for split in ordered) // shards.LEAST_SHARDS
-    )
+    enough = min(shards.SHARD_BYTES, sum(split.size for split in ordered) // shards.LEAST_SHARDS)
     parts: list[list[Split]] = []
     size = enough
     for split in ordered:
@@ -264,9 +261,7 @@ class _MeasureGroup(beam.DoFn):
 def _standardization(statistics: Statistics | None) -> Standardization | None:
     if statistics is None or not statistics.positive_rows:
         return None
-    return Standardization(
-        tuple(statistics.means().tolist()), tuple(statistics.scales().tolist())
-    )
+    return Standardization(tuple(statistics.means().tolist()), tuple(statistics.scales().tolist()))
 
 
 class _StageGroup(beam.DoFn):
@@ -278,9 +273,7 @@ class _StageGroup(beam.DoFn):
     def setup(self) -> None:
         self._plan = StagePlan.load(self._plan_path)
 
-    def process(
-        self, group: SplitGroup, standardization: Standardization | None
-    ) -> Iterator[Any]:
+    def process(self, group: SplitGroup, standardization: Standardization | None) -> Iterator[Any]:
         plan, d = self._plan, len(self._plan.columns.names)
         marker = files.join(plan.output, plan.workshop, f"group-{group.number:06d}.json")
         if not files.exists(marker):
@@ -291,9 +284,7 @@ class _StageGroup(beam.DoFn):
         infos = tuple(ShardInfo(**info) for info in fields["shards"])
         counts = (fields[name] for name in ("number", "rows", "rejected", "denormals"))
         yield GroupResult(*counts, shards=infos)
-        yield beam.pvalue.TaggedOutput(
-            "statistics", Statistics.from_json(d, fields["statistics"])
-        )
+        yield beam.pvalue.TaggedOutput("statistics", Statistics.from_json(d, fields["statistics"]))
 
 
 class _WriteManifest(beam.DoFn):

@@ -1,0 +1,314 @@
+"""The loop over segments: what a run's work directory says decides what the next job does."""
+
+import dataclasses
+import json
+import logging
+import os
+import time
+import uuid
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+from beam_kmeans.checkpoint import Commit, WorkDir
+from beam_kmeans.config import Parameters
+from beam_kmeans.errors import DataError
+from beam_kmeans.io import files
+from beam_kmeans.io.manifest import MANIFEST, StagedDataset
+from beam_kmeans.io.plan import StagePlan, absolute, make_plan
+from beam_kmeans.io.staging import StageFiles, existing_dataset, report
+from beam_kmeans.running import JobError, refuse_template_launch, run_pipeline
+from beam_kmeans.segment import Start, build_segment, context_of, publish
+
+_log = logging.getLogger(__name__)
+
+_ITERATIONS_PER_JOB = 10
+#: A Dataflow job takes minutes to start, but one that has converged still runs all its stages.
+_ITERATIONS_PER_DATAFLOW_JOB = 5
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainJob:
+    """A training from files: everything but Beam's options.
+
+    Attributes:
+        parameters: of the fit.
+        input: globs of files, or the directory of one staged dataset.
+        work_dir: where everything that is committed goes.
+        features: as `stage`; None for a staged dataset, as are the next four.
+        features_column: as `stage`.
+        weight_column: as `stage`.
+        standardize: as `stage`.
+        on_bad_rows: as `stage`.
+        block_rows: as `stage`.
+        iterations_per_job: updates in a job at most; None takes 10, on Dataflow 5.
+        model_dir: where the model goes; None takes `work_dir`/model.
+    """
+
+    parameters: Parameters
+    input: tuple[str, ...]
+    work_dir: str
+    features: tuple[str, ...] | None = None
+    features_column: str | None = None
+    weight_column: str | None = None
+    standardize: bool = False
+    on_bad_rows: str = "error"
+    block_rows: int | None = None
+    iterations_per_job: int | None = None
+    model_dir: str | None = None
+
+    def __post_init__(self) -> None:
+        most = self.iterations_per_job
+        if most is not None and not 1 <= most <= 1000:
+            raise ValueError(f"iterations_per_job: {most} is not allowed; allowed: 1 to 1000")
+        if not self.work_dir:
+            raise ValueError("work_dir: a directory is needed for what a run commits")
+
+
+@dataclasses.dataclass(frozen=True)
+class RunReport:
+    """What a run has come to.
+
+    Attributes:
+        finished: whether the model is written.
+        converged: whether the fit ended by its tolerance.
+        iterations: updates done.
+        inertia: of the centers measured last; None before the first pass.
+        shift: squared distance that the last update moved the centers; None before it.
+        rows: N.
+        num_clusters: k.
+        num_features: d.
+        empty_clusters: of the centers measured last.
+        rejected: rows that were dropped while staging.
+        model_dir: where the model is; None until the run has finished.
+        work_dir: of the run.
+        jobs: Beam jobs that this call ran.
+        seconds: that this call took.
+    """
+
+    finished: bool
+    converged: bool
+    iterations: int
+    inertia: float | None
+    shift: float | None
+    rows: int
+    num_clusters: int
+    num_features: int
+    empty_clusters: int
+    rejected: int
+    model_dir: str | None
+    work_dir: str
+    jobs: int
+    seconds: float
+
+
+class _Driver:
+    """One call's view of a run."""
+
+    def __init__(self, job: TrainJob, options: PipelineOptions) -> None:
+        self.job, self.options, self.jobs = job, options, 0
+        self.started = time.monotonic()
+        self.parameters = job.parameters
+        self.work = WorkDir(absolute(job.work_dir), self.parameters.num_clusters)
+        self.model_dir = absolute(job.model_dir) if job.model_dir else self.work.model
+        self.plan: StagePlan | None = None
+        self.dataset = self._given_dataset()
+        if self.dataset is None:
+            self.plan = self._make_plan()
+        self.num_features = (
+            len(self.plan.columns.names) if self.plan else self._staged().num_features
+        )
+        self._check_given_centers()
+        self.work.check_config(self.parameters, self.plan, self._source())
+        if self.plan is not None:
+            self.dataset = existing_dataset(self.plan)
+        if self.dataset is not None:
+            context_of(self.dataset, self.parameters)
+        else:
+            self._staging_plan().save()
+
+    def last(self) -> tuple[str, Commit] | None:
+        """The last commit and its path."""
+        return self.work.last_commit(self.parameters.max_iterations)
+
+    def run_segment(self, last: tuple[str, Commit] | None) -> None:
+        """Runs one job: all that is to be done before the next iterations, and these."""
+        done = last[1].state.iteration if last else 0
+        started = time.monotonic()
+        with run_pipeline(self.options) as pipeline:
+            build_segment(
+                self._dataset_path(pipeline),
+                self.work,
+                self.parameters,
+                self.num_features,
+                self._start(last),
+                min(self._iterations_per_job(), self.parameters.max_iterations - done),
+                self.model_dir,
+            )
+        self.jobs += 1
+        if self.dataset is None:
+            self.dataset = StagedDataset.open(self.work.dataset)
+            report(self.dataset)
+        self._note_time(done, time.monotonic() - started)
+        self._log_progress(done)
+
+    def report(self, last: tuple[str, Commit] | None) -> RunReport:
+        """What the run has come to."""
+        state = last[1].state if last else None
+        history = state.history if state else ()
+        shifts = [record["shift"] for record in history if "shift" in record]
+        finished = bool(state and state.finished)
+        return RunReport(
+            finished=finished,
+            converged=bool(state and state.converged),
+            iterations=state.iteration if state else 0,
+            inertia=history[-1]["inertia"] if history else None,
+            shift=shifts[-1] if shifts else None,
+            rows=self._staged().rows,
+            num_clusters=self.parameters.num_clusters,
+            num_features=self.num_features,
+            empty_clusters=history[-1]["empty_clusters"] if history else 0,
+            rejected=self._staged().rejected,
+            model_dir=self.model_dir if finished else None,
+            work_dir=self.work.path,
+            jobs=self.jobs,
+            seconds=time.monotonic() - self.started,
+        )
+
+    def ensure_published(self, last: tuple[str, Commit]) -> None:
+        """Writes the model of a finished run where it is asked for now, if it is not there."""
+        if not files.exists(files.join(self.model_dir, "model.json")):
+            publish(self.work, self.model_dir, self._staged().path, last[1])
+
+    def _staged(self) -> StagedDataset:
+        if self.dataset is None:
+            raise JobError(f"{self.work.dataset} was not staged")
+        return self.dataset
+
+    def _staging_plan(self) -> StagePlan:
+        if self.plan is None:
+            raise JobError("a given dataset needs no staging")
+        return self.plan
+
+    def _given_dataset(self) -> StagedDataset | None:
+        job = self.job
+        inputs = [path for path in job.input if files.exists(files.join(path, MANIFEST))]
+        if not inputs:
+            return None
+        if len(job.input) > 1:
+            raise ValueError(
+                f"input: {inputs[0]} is a staged dataset, which must be the only input"
+            )
+        for name in ("features", "features_column", "weight_column", "block_rows"):
+            if getattr(job, name) is not None:
+                raise ValueError(f"{name}: not allowed with a staged dataset, which has its rows")
+        if job.standardize or job.on_bad_rows != "error":
+            raise ValueError("standardize, on_bad_rows: not allowed with a staged dataset")
+        return StagedDataset.open(absolute(inputs[0]))
+
+    def _make_plan(self) -> StagePlan:
+        job = self.job
+        return make_plan(
+            job.input,
+            self.work.dataset,
+            rejected=self.work.rejected,
+            features=job.features,
+            features_column=job.features_column,
+            weight_column=job.weight_column,
+            standardize=job.standardize,
+            on_bad_rows=job.on_bad_rows,
+            block_rows=job.block_rows,
+        )
+
+    def _source(self) -> dict[str, Any]:
+        if self.plan is not None:
+            return self.plan.source
+        staged = self._staged()
+        return {"dataset": staged.path, "dataset_fingerprint": staged.fingerprint}
+
+    def _check_given_centers(self) -> None:
+        given = self.parameters.given_centers
+        if given is not None and given.shape[1] != self.num_features:
+            raise DataError(
+                f"initial_clusters: the centers have {given.shape[1]} features, the data has "
+                f"{self.num_features}"
+            )
+
+    def _start(self, last: tuple[str, Commit] | None) -> Start:
+        if last is not None:
+            return Start(commit=last[0])
+        if self.parameters.given_centers is not None:
+            return Start(given=self.work.save_given(self.parameters.given_centers))
+        return Start(drawn=self.work.drawn())
+
+    def _dataset_path(self, pipeline: beam.Pipeline) -> beam.PCollection:
+        if self.dataset is None:
+            plan = self._staging_plan()
+            return pipeline | "Stage" >> StageFiles(plan.path, plan.standardize)
+        return pipeline | "Dataset" >> beam.Create([self.dataset.path])
+
+    def _iterations_per_job(self) -> int:
+        if self.job.iterations_per_job is not None:
+            return self.job.iterations_per_job
+        runner = str(self.options.view_as(StandardOptions).runner)
+        dataflow = "Dataflow" in runner
+        return _ITERATIONS_PER_DATAFLOW_JOB if dataflow else _ITERATIONS_PER_JOB
+
+    def _note_time(self, iteration: int, seconds: float) -> None:
+        # Named by chance, as two runs of a segment are two measurements.
+        name = f"timings/segment-{iteration:06d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
+        text = json.dumps({"from_iteration": iteration, "seconds": seconds}) + "\n"
+        files.write_bytes(files.join(self.work.path, name), text.encode())
+
+    def _log_progress(self, done: int) -> None:
+        last = self.last()
+        for record in last[1].state.history if last else ():
+            if record["iteration"] >= done:
+                shift = record.get("shift")
+                _log.info(
+                    "iteration %d: inertia %.9g%s%s",
+                    record["iteration"],
+                    record["inertia"],
+                    "" if shift is None else f", shift {shift:.3g}",
+                    f", {record['empty_clusters']} empty" if record["empty_clusters"] else "",
+                )
+
+
+def train(job: TrainJob, options: PipelineOptions) -> RunReport:
+    """Trains a model, from where an earlier run of the same configuration stopped.
+
+    Raises:
+        ValueError: an argument that is not allowed, or data that cannot be clustered so.
+        JobError: a Beam job failed.
+    """
+    refuse_template_launch(options)
+    driver = _Driver(job, options)
+    last = driver.last()
+    while last is None or not last[1].state.finished:
+        driver.run_segment(last)
+        now = driver.last()
+        if now is None or (last is not None and now[0] == last[0]):
+            raise JobError(f"a job ended, but committed nothing in {driver.work.path}")
+        last = now
+    driver.ensure_published(last)
+    return driver.report(last)
+
+
+def run_segment(job: TrainJob, options: PipelineOptions) -> RunReport | None:
+    """Runs exactly one job: the next iterations of a run, or nothing where it has finished.
+
+    Where a launcher only keeps the job's graph to run it later, there is nothing to report.
+
+    Raises:
+        ValueError: an argument that is not allowed, or data that cannot be clustered so.
+        JobError: the Beam job failed.
+    """
+    driver = _Driver(job, options)
+    last = driver.last()
+    if last is None or not last[1].state.finished:
+        driver.run_segment(last)
+        last = driver.last()
+    if last is not None and last[1].state.finished:
+        driver.ensure_published(last)
+    return driver.report(last)

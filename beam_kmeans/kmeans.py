@@ -1,0 +1,120 @@
+"""KMeans: a configuration that fits models."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from beam_kmeans.config import Parameters
+from beam_kmeans.dataset import MemoryDataset, fit
+from beam_kmeans.io.manifest import StagedDataset
+from beam_kmeans.model import KMeansModel, model_of
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class KMeans(Parameters):
+    """K-means clustering of data of any size: full-batch Lloyd, exact and the same bytes everywhere.
+
+    Args:
+        num_clusters: k, at least 1.
+        initial_clusters: "random", the initial centers [k, d] themselves, or a `KMeansModel` whose
+            centers they are.
+        random_seed: 0 to 2**63 - 1.
+        max_iterations: updates of the centers at most; 0 measures the initial centers.
+        tolerance: the fit has converged when the centers' summed squared movement is at most this
+            times the mean variance of the features; 0 runs until nothing moves.
+        empty_clusters: "relocate" an empty cluster's center to a far row, or "keep" it in place.
+
+    Raises:
+        ValueError: names the argument, what was found and what is allowed.
+
+    Example:
+        >>> rows = np.array([[0, 0], [0, 1], [9, 9], [9, 8]], np.float32)
+        >>> model = KMeans(num_clusters=2, initial_clusters=rows[[0, 2]]).fit(rows)
+        >>> model.cluster_centers.tolist(), model.inertia, model.counts.tolist()
+        ([[0.0, 0.5], [9.0, 8.5]], 1.0, [2, 2])
+
+    References:
+        S. Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory
+        28(2), 1982. The parameters are those of TensorFlow's `contrib.factorization.KMeans`, the
+        rule of `tolerance` is scikit-learn's.
+    """
+
+    def __post_init__(self) -> None:
+        if isinstance(self.initial_clusters, KMeansModel):
+            object.__setattr__(self, "initial_clusters", self.initial_clusters.cluster_centers)
+        super().__post_init__()
+
+    def fit(
+        self,
+        data: str | Sequence[str] | StagedDataset | npt.ArrayLike,
+        work_dir: str | None = None,
+        options: "PipelineOptions | Sequence[str] | None" = None,
+        sample_weight: npt.ArrayLike | None = None,
+        **settings: Any,
+    ) -> KMeansModel:
+        """Fits a model.
+
+        Args:
+            data: globs of files, a `StagedDataset`, or an array [N, d], which is fitted in memory
+                and without Beam.
+            work_dir: for files and datasets: where the run commits its states, and resumes.
+            options: for files and datasets: Beam's pipeline options, or their flags.
+            sample_weight: for arrays: weights [N] of at least 0.
+            **settings: for files: `features`, `features_column`, `weight_column`, `standardize`,
+                `on_bad_rows` and `block_rows` of `stage`; for files and datasets:
+                `iterations_per_job`, `model_dir`.
+
+        Raises:
+            ValueError: an argument that is not allowed, or data that cannot be clustered so.
+        """
+        if isinstance(data, StagedDataset):
+            return self._fit_files((data.path,), work_dir, options, sample_weight, settings)
+        patterns = _patterns(data)
+        if patterns is not None:
+            return self._fit_files(patterns, work_dir, options, sample_weight, settings)
+        given = {"work_dir": work_dir, "options": options, **settings}
+        for name, value in given.items():
+            if value is not None:
+                raise ValueError(f"{name}: not allowed with an array, which is fitted in memory")
+        fitted = fit(MemoryDataset(np.asarray(data), sample_weight), self)
+        return model_of(fitted.centers, fitted.counts, fitted.state)
+
+    def _fit_files(
+        self,
+        patterns: tuple[str, ...],
+        work_dir: str | None,
+        options: "PipelineOptions | Sequence[str] | None",
+        sample_weight: npt.ArrayLike | None,
+        settings: dict[str, Any],
+    ) -> KMeansModel:
+        from beam_kmeans.driver import TrainJob, train
+        from beam_kmeans.options import pipeline_options
+
+        if work_dir is None:
+            raise ValueError("work_dir: a directory is needed to fit files; the run resumes in it")
+        if sample_weight is not None:
+            raise ValueError("sample_weight: not allowed with files; name their weight_column")
+        names = {field.name for field in dataclasses.fields(TrainJob)}
+        for name in settings:
+            if name not in names - {"parameters", "input", "work_dir"}:
+                raise TypeError(f"fit() has no argument {name!r}")
+        if settings.get("features") is not None:
+            settings = {**settings, "features": tuple(settings["features"])}
+        job = TrainJob(parameters=self, input=patterns, work_dir=work_dir, **settings)
+        report = train(job, pipeline_options(options))
+        return KMeansModel.load(str(report.model_dir))
+
+
+def _patterns(data: Any) -> tuple[str, ...] | None:
+    """The globs that the data names, None where it is an array."""
+    if isinstance(data, str):
+        return (data,)
+    if isinstance(data, (list, tuple)) and data and all(isinstance(one, str) for one in data):
+        return tuple(data)
+    return None
