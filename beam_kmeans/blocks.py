@@ -1,6 +1,5 @@
 """Block: rows that travel together through a pipeline, and its coder."""
 
-
 import dataclasses
 import pickle
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
+from apache_beam.coders.typecoders import registry
 
 from beam_kmeans.errors import DataError
 from beam_kmeans.tally import Rows
@@ -101,4 +101,4 @@ class BlockCoder(beam.coders.Coder):
         return Block
 
 
-beam.coders.registry.register_coder(Block, BlockCoder)
+registry.register_coder(Block, BlockCoder)

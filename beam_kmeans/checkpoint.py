@@ -224,8 +224,8 @@ class WorkDir:
             state = commit.state
             if state.iteration > max_iterations:
                 raise DataError(
-                    f"max_iterations: {state.iteration} iterations are already done in {self.path}; "
-                    f"it may be raised, but not lowered to {max_iterations}"
+                    f"max_iterations: {state.iteration} iterations are already done in "
+                    f"{self.path}; it may be raised, but not lowered to {max_iterations}"
                 )
             if not state.finished or state.is_last_of(max_iterations):
                 return path, commit

@@ -119,7 +119,8 @@ def _run(args: argparse.Namespace) -> Any:
     commands = {"train": _train, "segment": _train, "predict": _predict, "stage": _stage}
     with contextlib.redirect_stdout(sys.stderr):  # whatever a library prints is no result
         report, summary = commands[args.command](args, _options(args))
-    print(json.dumps(dataclasses.asdict(report), allow_nan=False) if args.json else summary)
+    fields = {} if report is None else dataclasses.asdict(report)
+    print(json.dumps(fields, allow_nan=False) if args.json else summary)
     return report
 
 
@@ -143,11 +144,13 @@ def _options(args: argparse.Namespace) -> "PipelineOptions":
     return options
 
 
-def _train(args: argparse.Namespace, options: "PipelineOptions") -> "tuple[RunReport, str]":
+def _train(args: argparse.Namespace, options: "PipelineOptions") -> tuple[Any, str]:
     from beam_kmeans import driver
 
     job = _train_job(args)
     report = (driver.train if args.command == "train" else driver.run_segment)(job, options)
+    if report is None:
+        return None, "The segment's graph was written for a template's launcher; nothing has run."
     return report, _train_summary(report)
 
 

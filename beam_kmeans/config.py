@@ -66,8 +66,8 @@ class Parameters:
         return dataclasses.replace(self, initial_clusters="random")
 
     def fingerprint(self) -> dict[str, Any]:
-        """The fields that can change a byte of a run in progress; `max_iterations` may be raised."""
-        initial = self.initial_clusters
+        """The fields that can change a byte of a run: all but `max_iterations`, which may rise."""
+        initial: Any = self.initial_clusters
         if not isinstance(initial, str):
             initial = f"given {list(initial.shape)} sha256:{array_sha256(initial)}"
         return {

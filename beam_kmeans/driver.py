@@ -10,6 +10,7 @@ from typing import Any
 
 import apache_beam as beam
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.pvalue import PCollection
 
 from beam_kmeans.checkpoint import Commit, WorkDir
 from beam_kmeans.config import Parameters
@@ -18,8 +19,9 @@ from beam_kmeans.io import files
 from beam_kmeans.io.manifest import MANIFEST, StagedDataset
 from beam_kmeans.io.plan import StagePlan, absolute, make_plan
 from beam_kmeans.io.staging import StageFiles, existing_dataset, report
-from beam_kmeans.running import JobError, refuse_template_launch, run_pipeline
-from beam_kmeans.segment import Start, build_segment, context_of, publish
+from beam_kmeans.passes.context import context_of
+from beam_kmeans.running import JobError, run_pipeline, template_location
+from beam_kmeans.segment import Start, build_segment, publish
 
 _log = logging.getLogger(__name__)
 
@@ -147,6 +149,8 @@ class _Driver:
                 self.model_dir,
             )
         self.jobs += 1
+        if template_location(self.options):
+            return
         if self.dataset is None:
             self.dataset = StagedDataset.open(self.work.dataset)
             report(self.dataset)
@@ -242,7 +246,7 @@ class _Driver:
             return Start(given=self.work.save_given(self.parameters.given_centers))
         return Start(drawn=self.work.drawn())
 
-    def _dataset_path(self, pipeline: beam.Pipeline) -> beam.PCollection:
+    def _dataset_path(self, pipeline: beam.Pipeline) -> PCollection[Any]:
         if self.dataset is None:
             plan = self._staging_plan()
             return pipeline | "Stage" >> StageFiles(plan.path, plan.standardize)
@@ -282,7 +286,11 @@ def train(job: TrainJob, options: PipelineOptions) -> RunReport:
         ValueError: an argument that is not allowed, or data that cannot be clustered so.
         JobError: a Beam job failed.
     """
-    refuse_template_launch(options)
+    if template_location(options):
+        raise ValueError(
+            "template_location: a template's launcher keeps only the last job of a program, and "
+            "train runs several; use the command segment, which runs one"
+        )
     driver = _Driver(job, options)
     last = driver.last()
     while last is None or not last[1].state.finished:
@@ -298,7 +306,9 @@ def train(job: TrainJob, options: PipelineOptions) -> RunReport:
 def run_segment(job: TrainJob, options: PipelineOptions) -> RunReport | None:
     """Runs exactly one job: the next iterations of a run, or nothing where it has finished.
 
-    Where a launcher only keeps the job's graph to run it later, there is nothing to report.
+    Returns:
+        What the run has come to; None where a template's launcher only keeps the job's graph, to
+        run it later.
 
     Raises:
         ValueError: an argument that is not allowed, or data that cannot be clustered so.
@@ -308,6 +318,8 @@ def run_segment(job: TrainJob, options: PipelineOptions) -> RunReport | None:
     last = driver.last()
     if last is None or not last[1].state.finished:
         driver.run_segment(last)
+        if template_location(options):
+            return None
         last = driver.last()
     if last is not None and last[1].state.finished:
         driver.ensure_published(last)

@@ -4,7 +4,7 @@ import re
 
 
 class DataError(ValueError):
-    """Data, files or a work directory that cannot be used; the message says which, and what is allowed.
+    """Data, files or a work directory that cannot be used; the message says which, and why.
 
     Raised before a job starts wherever that is possible, else by a worker: runners then hand it to
     the driver wrapped in an error of their own, sometimes as text alone (`message_of`).
@@ -17,12 +17,12 @@ _IN_TEXT = re.compile(
 
 
 def message_of(error: BaseException) -> str | None:
-    """The message of the `DataError` behind what a runner raised, None where there is none.
+    r"""The message of the `DataError` behind what a runner raised, None where there is none.
 
     Portable runners give the worker's traceback as text, and Beam adds the step's name in brackets.
 
     Example:
-        >>> message_of(RuntimeError("...\\nbeam_kmeans.errors.DataError: no rows [while running 'A']"))
+        >>> message_of(RuntimeError("beam_kmeans.errors.DataError: no rows [while running 'A']"))
         'no rows'
     """
     cause: BaseException | None = error

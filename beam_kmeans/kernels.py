@@ -260,7 +260,7 @@ def tile_rows(centers: Centers) -> int:
     return int(np.clip(1 << ((2**21 // widest).bit_length() - 1), 256, WINDOW_ROWS))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _compiled(
     size: int, d: int, group: int, groups: int, with_sums: bool, weighted: bool
 ) -> Callable[..., Any]:
@@ -302,7 +302,8 @@ def _compiled(
         )
         return index, unsure, bound, leftover, tf.cast(totals * unit, tf.int64)
 
-    return tf.function(kernel, jit_compile=True, autograph=False)
+    compiled: Callable[..., Any] = tf.function(kernel, jit_compile=True, autograph=False)
+    return compiled
 
 
 _TENSORFLOW_LOCK = threading.Lock()

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class KMeans(Parameters):
-    """K-means clustering of data of any size: full-batch Lloyd, exact and the same bytes everywhere.
+    """K-means clustering of data of any size: exact, and the same bytes everywhere.
 
     Args:
         num_clusters: k, at least 1.

@@ -71,7 +71,7 @@ class KMeansModel:
     @property
     def num_features(self) -> int:
         """d."""
-        return self.cluster_centers.shape[1]
+        return int(self.cluster_centers.shape[1])
 
     def predict(self, x: npt.ArrayLike) -> npt.NDArray[np.int32]:
         """int32 [n]: the nearest center of each row of x [n, d], the lowest of equally near ones.

@@ -36,14 +36,6 @@ def run_pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
         raise JobError(f"the Beam job ended as {state}: its own log says why")
 
 
-def refuse_template_launch(options: PipelineOptions) -> None:
-    """Refuses a launcher that only keeps the last graph of a program, where several would be run.
-
-    Raises:
-        ValueError: `--template_location` is set.
-    """
-    if options.view_as(GoogleCloudOptions).template_location:
-        raise ValueError(
-            "template_location: a template's launcher keeps only the last job of a program, and "
-            "train runs several; use the command segment, which runs one"
-        )
+def template_location(options: PipelineOptions) -> str | None:
+    """Where a template's launcher wants the job's graph, which is then not run; else None."""
+    return options.view_as(GoogleCloudOptions).template_location or None

@@ -63,7 +63,7 @@ def uniforms(
     rows = row_numbers.astype(np.uint64)
     which = np.uint64((purpose << 24) + turn)
     low, high, _, _ = philox(
-        (rows & _WORD, rows >> np.uint64(32), which, np.uint64(0)),
+        (rows & _WORD, rows >> np.uint64(32), np.full_like(rows, which), np.zeros_like(rows)),
         (seed & 0xFFFFFFFF, seed >> 32),
     )
     bits = ((high << np.uint64(32)) | low) >> np.uint64(12)
@@ -88,7 +88,9 @@ def minus_log(uniform: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         series = series * square + 1 / odd
     # ln 2 in two parts, so that its product with the exponent is exact in the first.
     log2_high, log2_low = 0.6931471803691238, 1.9082149292705877e-10
-    return -(exponent * log2_high + (exponent * log2_low + 2 * ratio * series))
+    log: npt.NDArray[np.float64] = exponent * log2_high
+    log += exponent * log2_low + 2 * ratio * series
+    return -log
 
 
 def exponential_keys(

@@ -55,7 +55,7 @@ class Statistics:
         """The statistics of finite rows [n, d] with weights [n] >= 0."""
         total = cls.zero(values.shape[1])
         if weights is None and values.dtype == np.float32:
-            return total._include_plain(values)
+            return total._include_plain(values.astype(np.float32, copy=False))
         for start in range(0, len(values), _TILE):
             part = None if weights is None else weights[start : start + _TILE]
             total._include(values[start : start + _TILE].astype(np.float64), part)

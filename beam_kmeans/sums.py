@@ -145,7 +145,9 @@ class ExactSums:
         columns = self.digits.reshape(len(self.digits), size).astype(object)
         totals: list[int] = [0] * size
         for digit in columns[::-1]:
-            totals = [(total << DIGIT_BITS) + value for total, value in zip(totals, digit)]
+            totals = [
+                (total << DIGIT_BITS) + value for total, value in zip(totals, digit, strict=True)
+            ]
         unit = Fraction(2) ** (DIGIT_BITS * self.low)
         return [total * unit for total in totals]
 
@@ -188,7 +190,7 @@ class ExactSums:
 
 
 def window_exponents(largest: npt.ArrayLike) -> npt.NDArray[np.int32]:
-    """E with |x| < 2**E for the largest magnitudes |x| of columns (0 where a column is all zero)."""
+    """E with |x| < 2**E for the largest magnitudes |x| of columns (0 where all are zero)."""
     return np.asarray(np.frexp(np.asarray(largest, np.float64))[1], np.int32)
 
 
@@ -223,10 +225,10 @@ def add_rows(sums: ExactSums, labels: npt.NDArray[np.int32], values: Floats) -> 
         exponents = window_exponents(np.abs(rest).max(axis=0))
         while rest.any():
             window, rest = _windowed(rest, exponents, DIGIT_BITS)
-            total = np.bincount(flat, window.reshape(-1), len(places) * columns)
+            total = np.bincount(flat, window.reshape(-1), len(places) * columns).astype(np.float64)
             part.add_floats(total.reshape(part.shape))
             exponents = exponents - DIGIT_BITS
-        sums.add_at(places, part)
+        sums.add_at(places.astype(np.intp), part)
 
 
 def moments(values: npt.NDArray[np.float32]) -> tuple[ExactSums, ExactSums]:
@@ -277,7 +279,7 @@ def exact_sum(values: Floats) -> Fraction:
 
 
 def dot(sums: ExactSums, factors: npt.NDArray[np.float32]) -> Fraction:
-    """sum(sums * factors), exactly: digits are cut in pieces whose products float64 holds."""
+    """The sum of sums * factors, exactly: digits are cut in pieces whose products float64 holds."""
     sums.carried()
     wide = factors.astype(np.float64)
     total = Fraction(0)
@@ -296,13 +298,13 @@ def split(values: Floats) -> tuple[Floats, Floats]:
 
 
 def quotients(sums: ExactSums, divisors: ExactSums) -> npt.NDArray[np.float32]:
-    """sums [k, d] / divisors [k] (each above 0), exactly, rounded once to canonical float32."""
+    """Sums [k, d] / divisors [k] (each above 0), exactly, rounded once to canonical float32."""
     numerator = sums.to_float64()
     denominator = divisors.to_float64()[:, None]
     quotient = numerator / denominator
     rounded = quotient.astype(np.float32)
     # The float64 quotient is within 2**-48: where the float32 nearest to both ends is the same,
-    # that is the rounding; the rest is so near to the middle of two float32 that it is done exactly.
+    # that is the rounding; the rest, so near to the middle of two float32, is done exactly.
     below, above = quotient * (1 - 2.0**-48), quotient * (1 + 2.0**-48)
     unsure = np.argwhere(below.astype(np.float32) != above.astype(np.float32))
     if len(unsure):

@@ -1,4 +1,4 @@
-"""LloydTally: sums rows under their nearest centers, exactly: all that one Lloyd iteration needs."""
+"""LloydTally: exact sums of rows under their nearest centers, all that an iteration needs."""
 
 from __future__ import annotations
 

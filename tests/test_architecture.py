@@ -28,6 +28,7 @@ FLOORS = [
     {"combiners", "options"},
     {"io"},
     {"checkpoint", "model", "transforms"},
+    {"running", "passes"},
     {"segment"},
     {"driver", "predicting"},
     {"kmeans"},

@@ -114,7 +114,8 @@ class StagedDataset:
             shards=tuple(ShardInfo(**shard) for shard in fields["shards"]),
         )
         for shard in dataset.shards:
-            if ".." in shard.path.split("/") or shard.path.startswith("/") or "://" in shard.path:
+            parts = shard.path.split("/")
+            if ".." in parts or not parts[0] or "://" in shard.path:
                 raise ValueError(f"shard {shard.path!r} lies outside the dataset")
         if sum(shard.rows for shard in dataset.shards) != dataset.rows:
             raise ValueError("the shards' rows do not add up")
@@ -156,7 +157,7 @@ class StagedDataset:
 
 
 def write_json(path: str, fields: dict[str, Any], version: int) -> None:
-    """Writes an artefact of ours: format version, fields, and a checksum over them; whole or not."""
+    """Writes an artefact of ours, whole: its format version, fields, and a checksum over them."""
     body = json.dumps({"format_version": version, **fields}, indent=1, allow_nan=False)
     checksum = xxhash.xxh3_128_hexdigest(body.encode())
     files.write_bytes(path, f'{body[:-2]},\n "checksum": "{checksum}"\n}}\n'.encode())
@@ -177,8 +178,8 @@ def read_json(path: str, what: str, version: int) -> dict[str, Any]:
         raise DataError(f"{path} is not {what}, or is damaged: {error}") from error
     if not isinstance(found, int) or found > version:
         raise DataError(
-            f"{path} has format version {found}, this version of beam_kmeans reads up to {version}: "
-            "a newer one wrote it"
+            f"{path} has format version {found}, this version of beam_kmeans reads up to "
+            f"{version}: a newer one wrote it"
         )
     if checksum != xxhash.xxh3_128_hexdigest(f"{body}\n}}".encode()) + '"\n}':
         raise DataError(f"{path} is damaged: it does not have its checksum")

@@ -82,7 +82,7 @@ class StagePlan:
             DataError: it is damaged.
         """
         fields = read_json(path, "a plan of a stage", _PLAN_VERSION)
-        columns = {
+        columns: dict[str, Any] = {
             name: tuple(value) if isinstance(value, list) else value
             for name, value in fields["columns"].items()
         }

@@ -1,4 +1,4 @@
-"""Shards: immutable Arrow IPC files of blocks, each block with a checksum that every read verifies."""
+"""Shards: immutable Arrow IPC files of blocks, each with a checksum that every read verifies."""
 
 from __future__ import annotations
 
@@ -184,7 +184,7 @@ def _checksum(
     digest = xxhash.xxh3_64(f"{rows.shape}".encode())
     for array in (rows, weights, row_numbers):
         if array is not None:
-            digest.update(np.ascontiguousarray(array))
+            digest.update(np.ascontiguousarray(array).data)
     return digest.hexdigest().encode()
 
 

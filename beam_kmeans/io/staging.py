@@ -10,7 +10,7 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
-from apache_beam.pvalue import AsIter, AsSingleton
+from apache_beam.pvalue import AsIter, AsSingleton, PBegin, PCollection
 
 from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.errors import DataError
@@ -282,8 +282,8 @@ class _StageGroup(beam.DoFn):
             write_json(marker, fields, _GROUP_VERSION)
         fields = read_json(marker, "a record of a staged group", _GROUP_VERSION)
         infos = tuple(ShardInfo(**info) for info in fields["shards"])
-        counts = (fields[name] for name in ("number", "rows", "rejected", "denormals"))
-        yield GroupResult(*counts, shards=infos)
+        names = ("number", "rows", "rejected", "denormals")
+        yield GroupResult(**{name: fields[name] for name in names}, shards=infos)
         yield beam.pvalue.TaggedOutput("statistics", Statistics.from_json(d, fields["statistics"]))
 
 
@@ -329,7 +329,7 @@ class _WriteManifest(beam.DoFn):
         yield plan.output
 
 
-class StageFiles(beam.PTransform):
+class StageFiles(beam.PTransform[Any, Any]):
     """Stages the files of a plan, and emits the path of the staged dataset.
 
     Args:
@@ -341,7 +341,7 @@ class StageFiles(beam.PTransform):
         super().__init__()
         self._plan_path, self._standardize = plan_path, standardize
 
-    def expand(self, begin: beam.pvalue.PBegin) -> beam.PCollection:
+    def expand(self, begin: PBegin) -> PCollection[Any]:
         start = begin | "Start" >> beam.Impulse()
         splits = (
             start
@@ -456,7 +456,7 @@ def report(dataset: StagedDataset) -> None:
     coarse = [dataset.features[place] for place in statistics.coarse_features().tolist()]
     if coarse:
         _log.warning(
-            "float32 holds these features only coarsely, as they vary little beside their size: %s; "
-            "standardize (--standardize) takes their statistics from the original values",
+            "float32 holds these features only coarsely, as they vary little beside their size: "
+            "%s; standardize (--standardize) takes their statistics from the original values",
             ", ".join(coarse[:20]),
         )
