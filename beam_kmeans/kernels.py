@@ -333,12 +333,19 @@ def _pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, thread_name_prefix="kmeans-kernel")
 
 
+def _processors() -> int:
+    """Processors this process may use; all there are where the platform does not say."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     """Results of `work` in the items' order, computed in the kernels' threads.
 
     Items are taken as threads come free, a few ahead, so a long stream is never held.
     """
-    threads = settings.threads or len(os.sched_getaffinity(0))
+    threads = settings.threads or _processors()
     if threads == 1:
         yield from map(work, items)
         return

@@ -1,0 +1,349 @@
+import functools
+import os
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from beam_kmeans import kernels
+from beam_kmeans.kernels import Centers, Filter
+from beam_kmeans.values import canonical_float32
+from tests import data, oracles
+
+LARGEST = np.float32(3.4e38)
+
+
+@pytest.fixture(autouse=True)
+def fresh_settings(monkeypatch):
+    monkeypatch.setattr(kernels, "settings", kernels.Settings(threads=1))
+
+
+def normal(n, d, seed=0, scale=1.0, offset=0.0):
+    return (np.random.default_rng(seed).normal(offset, 1, (n, d)) * scale).astype(np.float32)
+
+
+def repeated(rows, times):
+    return np.random.default_rng(5).permutation(np.repeat(rows, times, axis=0))
+
+
+def grid(n, d, k, high):
+    """Small whole numbers: many rows lie exactly between centers."""
+    random = np.random.default_rng(8)
+    centers = random.integers(0, high, (k, d)).astype(np.float32)
+    return random.integers(0, high, (n, d)).astype(np.float32), centers
+
+
+def middles(n, k):
+    """Rows exactly halfway between two centers, and a float32 off it, on both sides."""
+    random = np.random.default_rng(9)
+    centers = random.integers(-50, 50, (k, 8)).astype(np.float32) * 2
+    left, right = centers[random.integers(0, k, n)], centers[random.integers(0, k, n)]
+    rows = (left + right) / 2
+    rows[1::3, 0] = np.nextafter(rows[1::3, 0], np.float32(1e3))
+    rows[2::3, 0] = np.nextafter(rows[2::3, 0], np.float32(-1e3))
+    return rows, centers
+
+
+def close_centers(n, k):
+    """Centers a few float32 apart, far from the origin: a float32 product sees nothing."""
+    random = np.random.default_rng(10)
+    base = normal(1, 8, 1, 1.0, 5000)
+    centers = base + random.integers(-3, 4, (k, 8)).astype(np.float32) * np.spacing(base)
+    rows = base + random.integers(-3, 4, (n, 8)).astype(np.float32) * np.spacing(base)
+    return rows, centers
+
+
+def cauchy(n):
+    random = np.random.default_rng(2)
+    rows = random.standard_cauchy((n, 8)).astype(np.float32) ** 3
+    return rows, data.given_rows(rows, 20)
+
+
+def outlier(n):
+    rows = normal(n, 8)
+    rows[n // 2] = 1e38
+    rows[n // 3, 3] = -LARGEST
+    return rows, normal(20, 8, 1)
+
+
+def outlying_center(n):
+    rows, centers = outlier(n)
+    centers[7] = rows[n // 2]
+    return rows, centers
+
+
+def mixed_scales(n):
+    """Features from 1e-30 to 1e30, so that the large ones hide the others, but not from a score."""
+    scales = np.float32(10.0) ** np.arange(-32, 32, 8, dtype=np.float32)
+    return normal(n, 8) * scales, normal(20, 8, 1) * scales
+
+
+def all_extremes(n):
+    """The largest float32 of both signs, the smallest, and 0."""
+    random = np.random.default_rng(4)
+    values = np.array([LARGEST, -LARGEST, 2.0**-126, -(2.0**-126), 0, 1], np.float32)
+    return values[random.integers(0, 6, (n, 8))], values[random.integers(0, 6, (20, 8))]
+
+
+# Rows and centers, few shapes (d, k) so that few kernels are compiled.
+CASES = {
+    "spambase": lambda: (data.spambase(), data.given_rows(data.spambase(), 10)),
+    "digits": lambda: (data.digits(), data.given_rows(data.digits(), 10)),
+    "mean-5000": lambda: (normal(3000, 8, 0, 1, 5000), normal(20, 8, 1, 1, 5000)),
+    "repeated-rows": lambda: (repeated(normal(100, 8), 20), normal(20, 8, 1)),
+    "repeated-centers": lambda: (normal(3000, 8), repeated(normal(5, 8, 1), 4)),
+    "equal-centers": lambda: (normal(3000, 8), np.repeat(normal(1, 8, 1), 20, axis=0)),
+    "centers-are-rows": lambda: (repeated(normal(20, 8), 100), normal(20, 8)),
+    "grid": lambda: grid(3000, 8, 20, 3),
+    "middles": lambda: middles(3000, 20),
+    "close-centers": lambda: close_centers(3000, 20),
+    "d=1": lambda: (normal(3000, 1), normal(20, 1, 1)),
+    "d=1-grid": lambda: grid(3000, 1, 20, 60),
+    "d=1024": lambda: (normal(600, 1024), normal(20, 1024, 1)),
+    "k=1": lambda: (normal(3000, 8), normal(1, 8, 1)),
+    "k=1000": lambda: (normal(3000, 8), normal(1000, 8, 1)),
+    "k=1000-grid": lambda: grid(2000, 8, 1000, 4),
+    "1e30": lambda: (normal(3000, 8, 0, 1e30), normal(20, 8, 1, 1e30)),
+    "1e38": lambda: (normal(3000, 8, 0, 5e37), normal(20, 8, 1, 5e37)),
+    "1e-30": lambda: (normal(3000, 8, 0, 1e-30), normal(20, 8, 1, 1e-30)),
+    "1e-37": lambda: (normal(3000, 8, 0, 1e-37), normal(20, 8, 1, 1e-37)),
+    "tiny-rows": lambda: (normal(3000, 8, 0, 1e-30), normal(20, 8, 1)),
+    "tiny-centers": lambda: (normal(3000, 8), normal(20, 8, 1, 1e-30)),
+    "tiny-centers-large-rows": lambda: (normal(3000, 8, 0, 1e30), normal(20, 8, 1, 1e-30)),
+    "heavy-tails": lambda: cauchy(3000),
+    "outlier": lambda: outlier(3000),
+    "outlying-center": lambda: outlying_center(3000),
+    "mixed-scales": lambda: mixed_scales(3000),
+    "all-extremes": lambda: all_extremes(3000),
+    "no-rows": lambda: (normal(0, 8), normal(20, 8, 1)),
+    "one-row": lambda: (normal(1, 8), normal(20, 8, 1)),
+}
+
+
+@functools.cache
+def case(name):
+    rows, centers = CASES[name]()
+    rows, centers = canonical_float32(rows)[0], canonical_float32(centers)[0]
+    return rows, centers, oracles.assign(rows, centers)
+
+
+class TestAssign:
+    @pytest.mark.parametrize("name", CASES)
+    @pytest.mark.parametrize(("tile_rows", "threads"), [(None, 2), (1000, 3), (256, 1)])
+    def test_every_row_goes_where_brute_force_says(self, name, tile_rows, threads):
+        if tile_rows == 256 and name not in ("spambase", "digits", "grid", "middles", "d=1024"):
+            tile_rows = 1000
+        kernels.settings.tile_rows, kernels.settings.threads = tile_rows, threads
+        rows, centers, expected = case(name)
+        found = kernels.assign(Centers(centers), rows)
+        assert found.dtype == np.int32
+        np.testing.assert_array_equal(found, expected)
+
+    @pytest.mark.parametrize("name", CASES)
+    def test_the_decision_alone_says_the_same(self, name):
+        rows, centers, expected = case(name)
+        np.testing.assert_array_equal(kernels.decide(Centers(centers), rows), expected)
+
+    @pytest.mark.parametrize("name", ["spambase", "mean-5000", "k=1000", "1e30", "1e-30"])
+    def test_the_filter_decides_most_rows_of_plain_data(self, name):
+        rows, centers, _ = case(name)
+        part = rows[:1000]
+        kernels.settings.tile_rows = 1000
+        assert Filter(Centers(centers)).tile(part).unsure.mean() < 0.05
+
+    @pytest.mark.parametrize("wrong", ["the filter's bound", "the float64 bound", "the tie"])
+    def test_a_bound_that_is_too_small_would_be_seen(self, monkeypatch, wrong):
+        rows, centers, expected = case("grid" if wrong == "the tie" else "middles")
+        prepared = Centers(centers)
+        kernels.settings.tile_rows = 1000
+        if wrong == "the filter's bound":
+            monkeypatch.setattr(kernels, "_UNIT32", 0.0)
+            found = kernels.assign(Centers(centers), rows)
+        elif wrong == "the float64 bound":
+            # Offset rows, so that the shift to the middle is rounded.
+            rows, centers, expected = case("close-centers")
+            monkeypatch.setattr(kernels, "_UNIT64", 0.0)
+            found = kernels.decide(Centers(centers), rows)
+        else:
+            prepared.live = prepared.live[::-1]
+            found = kernels.decide(prepared, rows)
+        assert (found != expected).any()
+
+    @pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 1000, 1001, 2048])
+    def test_any_number_of_rows_fits_in_tiles(self, n):
+        kernels.settings.tile_rows = 1000
+        rows, centers, expected = case("mean-5000")
+        assert kernels.assign(Centers(centers), rows[:n]).tolist() == expected[:n].tolist()
+
+    def test_a_row_has_one_answer_wherever_it_stands(self):
+        rows, centers, _ = case("middles")
+        order = np.random.default_rng(0).permutation(len(rows))
+        prepared = Centers(centers)
+        kernels.settings.tile_rows = 1000
+        found = kernels.assign(prepared, rows)
+        np.testing.assert_array_equal(kernels.assign(prepared, rows[order]), found[order])
+
+    def test_rows_that_are_no_plain_array_are_taken(self):
+        rows, centers, expected = case("grid")
+        kernels.settings.tile_rows = 1000
+        prepared = Centers(centers)
+        for view in (np.asfortranarray(rows), np.repeat(rows, 2, axis=0)[::2]):
+            np.testing.assert_array_equal(kernels.assign(prepared, view), expected)
+
+    def test_arguments_stay_as_they_were(self):
+        rows, centers, _ = case("grid")
+        before = rows.tobytes(), centers.tobytes()
+        kernels.assign(Centers(centers), rows)
+        kernels.decide(Centers(centers), rows)
+        assert (rows.tobytes(), centers.tobytes()) == before
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        hnp.arrays(
+            np.float32,
+            st.tuples(st.integers(1, 40), st.just(3)),
+            elements=st.floats(
+                width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False
+            ),
+        ),
+        hnp.arrays(
+            np.float32,
+            (5, 3),
+            elements=st.floats(
+                width=32, allow_nan=False, allow_infinity=False, allow_subnormal=False
+            ),
+        ),
+    )
+    def test_any_finite_numbers_are_decided_right(self, rows, centers):
+        expected = oracles.assign(rows, centers)
+        assert kernels.assign(Centers(centers), rows).tolist() == expected.tolist()
+
+    @settings(max_examples=50, deadline=None)
+    @given(
+        st.integers(0, 2**32),
+        st.sampled_from([0.0, 1.0, 5000.0, 1e7]),
+        st.sampled_from([1e-3, 1.0, 1e4]),
+    )
+    def test_quantised_data_is_decided_right(self, seed, offset, scale):
+        random = np.random.default_rng(seed)
+        made = (random.integers(-6, 7, (300, 3)) / 3 * scale + offset).astype(np.float32)
+        rows, centers = made[5:], made[:5]
+        expected = oracles.assign(rows, centers)
+        assert kernels.assign(Centers(centers), rows).tolist() == expected.tolist()
+
+
+class TestScores:
+    def by_definition(self, rows, centers):
+        return [
+            [
+                sum_in_order(
+                    (float(x) - float(c)) * (float(x) - float(c))
+                    for x, c in zip(row, center, strict=True)
+                )
+                for center in centers
+            ]
+            for row in rows
+        ]
+
+    @pytest.mark.parametrize(
+        "name", ["digits", "mean-5000", "1e-37", "1e38", "mixed-scales", "d=1"]
+    )
+    def test_scores_are_sums_in_order_to_the_last_bit(self, name):
+        rows, centers, _ = case(name)
+        rows, centers = rows[:40], centers[:7]
+        expected = self.by_definition(rows, centers)
+        prepared = Centers(centers)
+        assert kernels.all_scores(prepared, rows).tolist() == expected
+        assert oracles.all_scores(rows, centers).tolist() == expected
+        indices = np.arange(40, dtype=np.int32) % 7
+        own = [scores[j] for scores, j in zip(expected, indices.tolist(), strict=True)]
+        assert kernels.scores(prepared, rows, indices).tolist() == own
+
+    @pytest.mark.parametrize("name", ["spambase", "k=1000", "d=1024"])
+    def test_many_scores_in_many_steps_are_the_same(self, name):
+        rows, centers, expected = case(name)
+        prepared, rows, expected = Centers(centers), rows[:2000], expected[:2000].astype(np.int32)
+        found = kernels.all_scores(prepared, rows)
+        np.testing.assert_array_equal(found, oracles.all_scores(rows, centers))
+        np.testing.assert_array_equal(found.argmin(axis=1), expected)
+        np.testing.assert_array_equal(kernels.scores(prepared, rows, expected), found.min(axis=1))
+
+    def test_no_rows_have_no_scores(self):
+        prepared = Centers(normal(3, 8))
+        assert kernels.all_scores(prepared, normal(0, 8)).shape == (0, 3)
+        assert kernels.scores(prepared, normal(0, 8), np.zeros(0, np.int32)).shape == (0,)
+
+
+def sum_in_order(values):
+    total = 0.0
+    for value in values:
+        total += value
+    return total
+
+
+class TestTile:
+    @pytest.mark.parametrize("name", [n for n in CASES if n not in ("no-rows", "d=1024")])
+    def test_sure_rows_are_right_and_their_bounds_hold(self, name):
+        rows, centers, expected = case(name)
+        kernels.settings.tile_rows = 1000
+        prepared = Centers(centers)
+        rows, expected = rows[:1000], expected[:1000]
+        tile = Filter(prepared).tile(rows)
+        sure = ~tile.unsure
+        np.testing.assert_array_equal(tile.indices[sure], expected[sure])
+        scores = kernels.scores(prepared, rows[sure], tile.indices[sure])
+        assert (scores <= tile.bounds[sure]).all()
+        assert not np.isnan(tile.bounds).any()
+
+    def test_equal_centers_make_no_row_unsure(self):
+        rows, centers, _ = case("repeated-centers")
+        kernels.settings.tile_rows = 1000
+        assert not Filter(Centers(centers)).tile(rows[:1000]).unsure.any()
+
+    def test_minus_zero_and_zero_are_one_center(self):
+        prepared = Centers(np.array([[1.0], [-0.0], [0.0], [1.0]], np.float32))
+        assert prepared.live.tolist() == [0, 1]
+
+    @pytest.mark.parametrize(("given", "expected"), [(256, 256), (1000, 1000), (10**6, 8192)])
+    def test_a_tile_is_as_large_as_asked_but_fits_a_window(self, given, expected):
+        kernels.settings.tile_rows = given
+        assert kernels.tile_rows(Centers(normal(3, 8))) == expected
+
+    @pytest.mark.parametrize(("k", "d"), [(1, 1), (100, 32), (2000, 8), (3, 4096)])
+    def test_a_tile_is_a_power_of_two_that_fits_a_window(self, k, d):
+        found = kernels.tile_rows(Centers(np.zeros((k, d), np.float32)))
+        assert 256 <= found <= 8192
+        assert found & (found - 1) == 0
+
+
+class TestSideBySide:
+    @pytest.mark.parametrize("threads", [1, 2, 5])
+    def test_results_keep_the_order(self, threads):
+        kernels.settings.threads = threads
+        found = kernels.side_by_side(lambda x: x * x, iter(range(100)))
+        assert list(found) == [x * x for x in range(100)]
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_a_long_stream_is_taken_as_it_is_worked_on(self, threads):
+        kernels.settings.threads = threads
+        taken = []
+        found = kernels.side_by_side(lambda x: x, (taken.append(x) or x for x in range(10**6)))
+        assert [next(found) for _ in range(5)] == [0, 1, 2, 3, 4]
+        assert len(taken) < 5 + 3 * threads + 1
+
+    @pytest.mark.parametrize("threads", [1, 3])
+    def test_an_error_comes_out(self, threads):
+        kernels.settings.threads = threads
+
+        def fail(x):
+            raise ZeroDivisionError(x)
+
+        with pytest.raises(ZeroDivisionError):
+            list(kernels.side_by_side(fail, range(3)))
+
+    def test_a_platform_that_does_not_count_processors_by_process_works(self, monkeypatch):
+        monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+        kernels.settings.threads = None
+        assert list(kernels.side_by_side(abs, [-1, 2])) == [1, 2]
