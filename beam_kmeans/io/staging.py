@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -25,22 +24,18 @@ from beam_kmeans.io.manifest import (
 )
 from beam_kmeans.io.plan import StagePlan, check_same, make_plan
 from beam_kmeans.io.shards import ShardInfo, ShardWriter
-from beam_kmeans.io.sources import Split, source_of
+from beam_kmeans.io.splitting import (
+    FindGroups,
+    SplitGroup,
+    check_unchanged,
+    reject,
+    standardized,
+)
 from beam_kmeans.statistics import Statistics
 from beam_kmeans.tally import Rows
-from beam_kmeans.values import canonical_float32
 
 _log = logging.getLogger(__name__)
 _GROUP_VERSION = 1
-
-
-@dataclasses.dataclass(frozen=True)
-class SplitGroup:
-    """Consecutive splits that one worker parses into shards of its own."""
-
-    number: int
-    groups: int
-    splits: tuple[Split, ...]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,22 +47,6 @@ class GroupResult:
     rejected: int
     denormals: int
     shards: tuple[ShardInfo, ...]
-
-
-def group_splits(splits: Iterable[Split]) -> Iterator[SplitGroup]:
-    """Joins small splits, in order, to groups that shards can be cut from."""
-    ordered = sorted(splits, key=lambda split: (split.file, split.index))
-    enough = min(shards.SHARD_BYTES, sum(split.size for split in ordered) // shards.LEAST_SHARDS)
-    parts: list[list[Split]] = []
-    size = enough
-    for split in ordered:
-        if size >= enough:
-            parts.append([])
-            size = 0
-        parts[-1].append(split)
-        size += split.size
-    for number, part in enumerate(parts):
-        yield SplitGroup(number, len(parts), tuple(part))
 
 
 class _ShardSet:
@@ -152,15 +131,14 @@ def stage_group(
     rejected: list[dict[str, Any]] = []
     try:
         for split in group.splits:
-            _check_unchanged(plan, split)
+            check_unchanged(plan.files[split.file], split)
             rows_read = 0
             for rows in read_rows(split, plan.columns, wide=standardization is not None):
-                values, flushed = rows.values, rows.flushed
                 if standardization is not None:
-                    values, flushed = canonical_float32(standardization.apply(values))
-                denormals += flushed
-                rejected += _reject(plan, split, rows.rejected)
-                output.add(Rows(values, rows.weights, rows.positions + offset))
+                    rows = standardized(rows, plan.columns.names, standardization)
+                denormals += rows.flushed
+                rejected += reject(split, rows.rejected, plan.on_bad_rows)
+                output.add(Rows(rows.values, rows.weights, rows.positions + offset))
                 rows_read += len(rows.positions) + len(rows.rejected)
             offset += rows_read
         output.close()
@@ -172,28 +150,6 @@ def stage_group(
         files.write_bytes(files.join(plan.rejected, f"{group.number:06d}.jsonl"), lines.encode())
     result = GroupResult(group.number, offset, len(rejected), denormals, tuple(output.infos))
     return result, output.statistics
-
-
-def _check_unchanged(plan: StagePlan, split: Split) -> None:
-    local = files.local_path(split.path)
-    if local is not None and os.path.getsize(local) != plan.files[split.file].size:
-        raise DataError(f"{split.path} has changed since the job was planned")
-
-
-def _reject(
-    plan: StagePlan, split: Split, rejected: Sequence[tuple[int, str]]
-) -> list[dict[str, Any]]:
-    found = [
-        {"file": split.path, "row": split.first_row + row, "reason": reason}
-        for row, reason in rejected
-    ]
-    if found and plan.on_bad_rows == "error":
-        first = found[0]
-        raise DataError(
-            f"{first['file']}, row {first['row']}: {first['reason']} "
-            "(on_bad_rows 'drop' drops such rows, and counts them)"
-        )
-    return found
 
 
 def _join(parts: list[Rows]) -> Rows:
@@ -209,37 +165,6 @@ def _join(parts: list[Rows]) -> Rows:
     )
 
 
-class _ListFiles(beam.DoFn):
-    """Emits the numbers of the plan's files."""
-
-    def __init__(self, plan_path: str) -> None:
-        self._plan_path = plan_path
-
-    def process(self, _: bytes) -> Iterator[int]:
-        yield from range(len(StagePlan.load(self._plan_path).files))
-
-
-class _SplitFile(beam.DoFn):
-    """Emits the splits of a file."""
-
-    def __init__(self, plan_path: str) -> None:
-        self._plan_path = plan_path
-
-    def setup(self) -> None:
-        self._plan = StagePlan.load(self._plan_path)
-
-    def process(self, number: int) -> Iterator[Split]:
-        file = self._plan.files[number]
-        yield from source_of(file.path).splits(number, file, len(self._plan.columns.names))
-
-
-class _GroupSplits(beam.DoFn):
-    """Emits the groups of all splits."""
-
-    def process(self, _: bytes, splits: Iterable[Split]) -> Iterator[SplitGroup]:
-        yield from group_splits(splits)
-
-
 class _MeasureGroup(beam.DoFn):
     """Emits the statistics of a group's original values, for standardization."""
 
@@ -253,7 +178,7 @@ class _MeasureGroup(beam.DoFn):
         total = Statistics.zero(len(self._plan.columns.names))
         for split in group.splits:
             for rows in read_rows(split, self._plan.columns, wide=True):
-                _reject(self._plan, split, rows.rejected)
+                reject(split, rows.rejected, self._plan.on_bad_rows)
                 total.add(Statistics.of(rows.values, rows.weights))
         yield total
 
@@ -343,17 +268,7 @@ class StageFiles(beam.PTransform[Any, Any]):
 
     def expand(self, begin: PBegin) -> PCollection[Any]:
         start = begin | "Start" >> beam.Impulse()
-        splits = (
-            start
-            | "ListFiles" >> beam.ParDo(_ListFiles(self._plan_path))
-            | "SpreadFiles" >> beam.Reshuffle()
-            | "SplitFiles" >> beam.ParDo(_SplitFile(self._plan_path))
-        )
-        groups = (
-            start
-            | "GroupSplits" >> beam.ParDo(_GroupSplits(), AsIter(splits))
-            | "SpreadGroups" >> beam.Reshuffle()
-        )
+        groups = start | "FindGroups" >> FindGroups(self._plan_path, StagePlan.load)
         standardization = None
         if self._standardize:
             standardization = AsSingleton(
