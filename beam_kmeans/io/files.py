@@ -1,11 +1,12 @@
 """Files on any file system that Beam knows: matched, read, and written whole or not at all."""
 
+import glob
 import os
 import shutil
 import tempfile
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import BinaryIO, cast
 
@@ -133,9 +134,36 @@ def exists(path: str) -> bool:
 
 def list_files(pattern: str) -> list[str]:
     """Returns the paths that match, sorted, if any. Files in the making are no files."""
-    (result,) = FileSystems.match([_beam_path(pattern)])
-    paths = (match.path for match in result.metadata_list)
+    local = local_path(pattern)
+    if local is None:
+        (result,) = FileSystems.match([pattern])
+        paths = [match.path for match in result.metadata_list]
+    else:
+        # Beam would walk through all that lies below the first wildcard's directory.
+        paths = [path for path in glob.glob(local) if os.path.isfile(path)]
     return sorted(path for path in paths if not _in_the_making(path))
+
+
+def remove(paths: Sequence[str]) -> None:
+    """Removes files."""
+    for path in paths:
+        local = local_path(path)
+        if local is not None:
+            # Gone already is as good.
+            with suppress(FileNotFoundError):
+                os.remove(local)
+    remote = [path for path in paths if local_path(path) is None]
+    if remote:
+        FileSystems.delete(remote)
+
+
+def remove_directory(path: str) -> None:
+    """Removes a directory of files, with what was left in the making there."""
+    local = local_path(path)
+    if local is None:
+        remove(list_files(join(path, "*")))
+    else:
+        shutil.rmtree(local, ignore_errors=True)
 
 
 def _in_the_making(path: str) -> bool:

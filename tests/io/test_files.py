@@ -11,6 +11,8 @@ from beam_kmeans.io.files import (
     match_files,
     open_read,
     read_bytes,
+    remove,
+    remove_directory,
     whole_file,
     write_bytes,
 )
@@ -98,3 +100,22 @@ def test_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
 
 def test_list_files_of_nothing_is_empty(tmp_path):
     assert list_files(f"{tmp_path}/none/*") == []
+
+
+def test_list_files_stays_in_its_directory_and_names_files_alone(tmp_path):
+    for name in ("a", "deeper/b"):
+        write_bytes(str(tmp_path / name), b"")
+    assert list_files(f"{tmp_path}/*") == [str(tmp_path / "a")]
+
+
+def test_files_and_directories_are_removed_and_may_be_gone_already(tmp_path):
+    kept, path = str(tmp_path / "kept"), str(tmp_path / "d" / "x")
+    for name in (kept, path):
+        write_bytes(name, b"")
+    (tmp_path / "d" / ".y.tmp").touch()
+    for _ in range(2):
+        remove([path])
+        assert not exists(path)
+    for _ in range(2):
+        remove_directory(str(tmp_path / "d"))
+        assert os.listdir(tmp_path) == ["kept"]

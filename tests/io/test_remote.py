@@ -18,6 +18,7 @@ from beam_kmeans.io.files import (
     list_files,
     match_files,
     read_bytes,
+    remove_directory,
     whole_file,
     write_bytes,
 )
@@ -75,7 +76,11 @@ class _MemoryFileSystem(FileSystem):
     def _not_needed(self, *paths):
         raise BeamIOError("the package does not use this")
 
-    copy = rename = size = last_updated = checksum = delete = _not_needed
+    def delete(self, paths):
+        for path in paths:
+            del FILES[path]
+
+    copy = rename = size = last_updated = checksum = _not_needed
 
 
 @pytest.fixture(autouse=True)
@@ -103,6 +108,13 @@ def test_object_is_put_only_when_it_is_whole():
     with pytest.raises(KeyError):
         fail()
     assert FILES == {}
+
+
+def test_directory_is_removed():
+    FILES.update({"memory://b/d/x": b"", "memory://b/d2/x": b""})
+    remove_directory("memory://b/d")
+    assert [*FILES] == ["memory://b/d2/x"]
+    remove_directory("memory://b/d")
 
 
 def test_pattern_without_match_is_named():
