@@ -63,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> "RunReport | PredictReport | Stag
 def entry(argv: Sequence[str] | None = None) -> int:
     """Runs one command for a shell: logs to standard error and returns the exit code."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+    # Single-threaded kernels side by side are faster than one of many threads.
+    os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
     arguments = list(sys.argv[1:] if argv is None else argv)
     verbose = False
     with log_to_stderr() as log:

@@ -19,6 +19,8 @@ from beam_kmeans.io import files
 from beam_kmeans.io.manifest import MANIFEST, StagedDataset
 from beam_kmeans.io.plan import StagePlan, absolute, make_plan
 from beam_kmeans.io.staging import StageFiles, existing_dataset, report
+from beam_kmeans.kernels import import_ahead
+from beam_kmeans.options import DEFAULT_RUNNER
 from beam_kmeans.passes.context import context_of
 from beam_kmeans.running import JobError, run_pipeline, template_location
 from beam_kmeans.segment import Start, build_segment, publish
@@ -136,6 +138,8 @@ class _Driver:
 
     def run_segment(self, last: tuple[str, Commit] | None) -> None:
         """Runs one job: all that is to be done before the next iterations, and these."""
+        if self.options.view_as(StandardOptions).runner == DEFAULT_RUNNER:
+            import_ahead()
         done = last[1].state.iteration if last else 0
         started = time.monotonic()
         with run_pipeline(self.options) as pipeline:

@@ -10,6 +10,7 @@ Compiled functions live in this module and are made in the worker, on first use.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -326,6 +327,17 @@ def tensorflow() -> Any:
                 "or 'beam-kmeans[tf]'"
             ) from error
         return tf
+
+
+def import_ahead() -> None:
+    """Starts importing TensorFlow, which takes seconds, beside what comes before it is needed."""
+
+    def run() -> None:
+        # Where it is missing, whoever computes says so.
+        with contextlib.suppress(ImportError):
+            tensorflow()
+
+    threading.Thread(target=run, name="import-tensorflow", daemon=True).start()
 
 
 @functools.lru_cache(maxsize=4)

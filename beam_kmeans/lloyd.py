@@ -36,10 +36,14 @@ def ranges(k: int, d: int) -> list[tuple[int, int]]:
 
 @dataclasses.dataclass
 class FarRows:
-    """The rows with the largest weight x score, lowest row number first, of distinct values."""
+    """The rows with the largest weight x score, lowest row number first, of distinct values.
+
+    A row's score is that to its nearest center, which is the same for equal rows.
+    """
 
     priorities: npt.NDArray[np.float64]  # [m], descending
     row_numbers: npt.NDArray[np.int64]  # [m]
+    scores: npt.NDArray[np.float64]  # [m]
     indices: npt.NDArray[np.int32]  # [m], the cluster each row would leave
     weights: npt.NDArray[np.float32]  # [m]
     rows: npt.NDArray[np.float32]  # [m, d]
@@ -49,6 +53,7 @@ class FarRows:
         return cls(
             np.zeros(0),
             np.zeros(0, np.int64),
+            np.zeros(0),
             np.zeros(0, np.int32),
             np.zeros(0, np.float32),
             np.zeros((0, d), np.float32),
@@ -66,18 +71,9 @@ class FarRows:
             for field in dataclasses.fields(self)
         ]
         order = np.lexsort((pairs[1], -pairs[0]))
-        seen: set[bytes] = set()
-        kept: list[int] = []
-        for place in order.tolist():
-            value = row_hash(pairs[4][place])
-            if value not in seen:
-                seen.add(value)
-                kept.append(place)
-                if len(kept) == FAR_ROWS:
-                    break
-        (self.priorities, self.row_numbers, self.indices, self.weights, self.rows) = (
-            pair[kept] for pair in pairs
-        )
+        kept = _first_of_each_value(pairs[2][order], pairs[5], order)[:FAR_ROWS]
+        for field, pair in zip(dataclasses.fields(self), pairs, strict=True):
+            setattr(self, field.name, pair[kept])
         return self
 
     def include(
@@ -89,20 +85,44 @@ class FarRows:
         indices: npt.NDArray[np.int32],
         bounds: npt.NDArray[np.float64],
     ) -> None:
-        """Takes in rows [n, d], whose scores are at most `bounds` [n]."""
-        upper = bounds if weights is None else bounds * weights
-        (order,) = np.nonzero((upper >= self.threshold) & (upper > 0))
-        order = order[np.argsort(-upper[order], kind="stable")]
-        for start in range(0, len(order), 4 * FAR_ROWS):
-            part = order[start : start + 4 * FAR_ROWS]
-            if upper[part[0]] < self.threshold:
-                break
+        """Takes in rows [n, d], whose scores are at most `bounds` [n]; below 0 leaves a row out."""
+        # Bounds can be infinite, which times a weight of 0 would be no number.
+        upper = bounds if weights is None else np.where(weights > 0, bounds, -1.0) * weights
+        # At first there is no threshold: a few rows with the largest bounds soon give one.
+        size = 2 * FAR_ROWS
+        while True:
+            (part,) = np.nonzero((upper >= self.threshold) & (upper > 0))
+            if not len(part):
+                return
+            if len(part) > size:
+                part = part[np.argpartition(-upper[part], size)[:size]]
+            score = scores(centers, rows[part], indices[part])
             weight = np.ones(len(part), np.float32) if weights is None else weights[part]
-            priority = scores(centers, rows[part], indices[part]) * weight
-            wanted = (priority > 0) & (priority >= self.threshold)
-            part, priority, weight = part[wanted], priority[wanted], weight[wanted]
-            own = (row_numbers[part], indices[part], weight, rows[part])
-            self.add(FarRows(priority, *own))
+            priority = score * weight
+            upper[part] = -1.0
+            far = (priority > 0) & (priority >= self.threshold)
+            if far.any():
+                own = (row_numbers[part], score, indices[part], weight, rows[part])
+                self.add(FarRows(priority[far], *(column[far] for column in own)))
+
+
+def _first_of_each_value(
+    ordered_scores: npt.NDArray[np.float64],
+    rows: npt.NDArray[np.float32],
+    order: npt.NDArray[np.intp],
+) -> npt.NDArray[np.intp]:
+    """The places in `order` whose rows are the first of their value.
+
+    Equal rows have equal scores, so only rows that share theirs need a closer look.
+    """
+    _, inverse, times = np.unique(ordered_scores, return_inverse=True, return_counts=True)
+    first = np.ones(len(order), bool)
+    seen: set[bytes] = set()
+    for place in np.flatnonzero(times[inverse] > 1).tolist():
+        value = row_hash(rows[order[place]])
+        first[place] = value not in seen
+        seen.add(value)
+    return order[first]
 
 
 @dataclasses.dataclass

@@ -122,8 +122,8 @@ class LloydTally:
             self._leftover.append((tile.indices[leftover], rest))
             self._add_leftover(_WAITING_ROWS)
         if self._look_far:
-            own = part if sure.all() else part.pick(sure)
-            self._far.include(self._centers, *own, tile.indices[sure], tile.bounds[sure])
+            bounds = np.where(sure, tile.bounds, -1.0)
+            self._far.include(self._centers, *part, tile.indices, bounds)
         if tile.unsure.any():
             self._unsure.append(part.pick(tile.unsure))
             self._decide_unsure(_WAITING_ROWS)
