@@ -50,13 +50,30 @@ def fractions(values):
     return [Fraction(float(value)) for value in np.asarray(values).reshape(-1)]
 
 
+def whole(values):
+    """[int]: finite floats in units of 2**-149 (float32) or 2**-1074: fast exact numbers."""
+    values = np.asarray(values)
+    if values.dtype == np.float32:
+        return [int(value) for value in (values.astype(np.float64) * 2.0**149).reshape(-1).tolist()]
+    ratios = (value.as_integer_ratio() for value in values.reshape(-1).tolist())
+    return [top * (2**1074 // bottom) for top, bottom in ratios]
+
+
+def unit(values):
+    """Fraction: the unit of `whole`."""
+    return Fraction(1, 2**149 if np.asarray(values).dtype == np.float32 else 2**1074)
+
+
 def column_sums(values, weights=None, power=1):
     """[Fraction]: the exact sum of weight x value ** power of each column of [n, m]."""
     values = np.asarray(values)
-    weights = fractions(np.ones(len(values)) if weights is None else weights)
+    scale, columns = unit(values) ** power, [whole(column) for column in values.T]
+    if weights is None:
+        return [sum(x**power for x in column) * scale for column in columns]
+    scale, weights = scale * unit(weights), whole(weights)
     return [
-        sum((w * x**power for w, x in zip(weights, fractions(column), strict=True)), Fraction(0))
-        for column in values.T
+        sum(w * x**power for w, x in zip(weights, column, strict=True)) * scale
+        for column in columns
     ]
 
 
