@@ -34,9 +34,10 @@ test-kill: .venv/workshop
 test-package: .venv/workshop
 	$(BIN)/pytest -m "heavy and package"
 
-# Time and memory of a whole training against scikit-learn's.
+# The kernel against a bare matrix product, and a whole training against scikit-learn's.
 benchmark: .venv/workshop
-	$(BIN)/pytest -m "heavy and benchmark" -s
+	$(BIN)/python benchmarks/kernel.py
+	$(BIN)/python benchmarks/train.py
 
 clean:
 	rm -rf .venv demo build dist *.egg-info
