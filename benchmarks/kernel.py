@@ -12,14 +12,6 @@ import statistics
 import time
 from collections.abc import Callable
 
-for name in (
-    "OPENBLAS_CORETYPE",
-    "OPENBLAS_L2_SIZE",
-):  # they halve NumPy's speed where they are set
-    os.environ.pop(name, None)
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-os.environ.setdefault("TF_NUM_INTRAOP_THREADS", "1")
-
 import numpy as np
 
 from beam_kmeans import kernels
