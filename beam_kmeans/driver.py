@@ -20,6 +20,7 @@ from beam_kmeans.io.manifest import MANIFEST, StagedDataset
 from beam_kmeans.io.plan import StagePlan, absolute, make_plan
 from beam_kmeans.io.staging import StageFiles, existing_dataset, report
 from beam_kmeans.kernels import import_ahead
+from beam_kmeans.model import KMeansModel
 from beam_kmeans.options import DEFAULT_RUNNER
 from beam_kmeans.passes.context import context_of
 from beam_kmeans.running import JobError, run_pipeline, template_location
@@ -186,7 +187,12 @@ class _Driver:
 
     def ensure_published(self, last: tuple[str, Commit]) -> None:
         """Writes the model of a finished run where it is asked for now, if it is not there."""
-        if not files.exists(files.join(self.model_dir, "model.json")):
+        state = last[1].state
+        try:
+            there = KMeansModel.load(self.model_dir)
+        except DataError:
+            there = None
+        if there is None or tuple(there.history) != state.history:
             publish(self.work, self.model_dir, self._staged().path, last[1])
 
     def _staged(self) -> StagedDataset:

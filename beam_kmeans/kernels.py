@@ -33,6 +33,7 @@ Indices = npt.NDArray[np.int32]
 
 _UNIT32 = 2.0**-24
 _UNIT64 = 2.0**-53
+_DEVICE = "/CPU:0"
 #: The filter's value of a center that takes no part.
 _NEVER = 3e38
 #: float64 values of a step of the decision.
@@ -184,9 +185,10 @@ class Tile:
         indices: int32 [n], the nearest center where `unsure` is False.
         unsure: bool [n], rows that float64 has to decide.
         bounds: float64 [n], at least the row's score; infinite where nothing is known.
-        window: int64 [k, m] of the sure rows, in units of the window; m = d, and a last column of
+        window: int64 [limbs, k, m] of the sure rows, in units of the windows, each 40 bits finer
+            than the one before (two where there are weights); m = d, and a last column of
             weights where there are weights. None where sums were not asked for.
-        leftover: bool [n], rows with digits finer than the window.
+        leftover: bool [n], rows with digits finer than the windows.
     """
 
     indices: Indices
@@ -218,7 +220,7 @@ class Filter:
         tf = tensorflow()
         self.exponents = np.zeros(0, np.int32) if exponents is None else exponents
         self.window = window_constant(self.exponents)
-        with tf.device("/CPU:0"):
+        with tf.device(_DEVICE):
             self._fixed = [
                 tf.constant(array)
                 for array in (
@@ -231,6 +233,14 @@ class Filter:
                 )
             ]
         self.tile_rows = tile_rows(centers)
+
+    def leftover(self, values: Floats) -> Floats:
+        """float64 [n, m]: what the windows leave of these values, exactly."""
+        rest = values - ((values + self.window) - self.window)
+        if self.weighted:
+            finer = self.window * 2.0**-DIGIT_BITS
+            rest -= (rest + finer) - finer
+        return rest
 
     def tile(self, rows: Rows, weights: Rows | None = None) -> Tile:
         """Runs the kernel over at most `tile_rows` rows [n, d] with weights [n]."""
@@ -245,11 +255,16 @@ class Filter:
             arguments.append(padded)
         centers = self.centers
         run = _compiled(size, centers.d, centers.group, centers.groups, self.sums, self.weighted)
-        out = [part.numpy() for part in run(*arguments, np.int32(n), *self._fixed)]
+        # Never on a GPU, whose products may have fewer digits than the bound assumes.
+        with tensorflow().device(_DEVICE):
+            out = [part.numpy() for part in run(*arguments, np.int32(n), *self._fixed)]
         # What the filter bounds is the scaled score; its float32 arithmetic may be off by a little.
         bounds = out[2][:n].astype(np.float64) * (1.0001 / centers.scale**2)
         bounds[np.isnan(bounds)] = np.inf
-        window = out[4][: centers.k] if self.sums else None
+        window = None
+        if self.sums:
+            limbs = out[4].reshape(len(out[4]), -1, len(self.exponents))
+            window = limbs[: centers.k].transpose(1, 0, 2)
         return Tile(out[0][:n], out[1][:n], bounds, window, out[3][:n])
 
 
@@ -296,7 +311,15 @@ def _compiled(
             wide = tf.cast(weights, tf.float64)[:, None]
             values = tf.concat([values * wide, wide], 1)
         rounded = (values + window) - window
-        leftover = tf.reduce_any(tf.not_equal(rounded, values), 1)
+        rest = values - rounded
+        if weights is not None:
+            # A product has twice the digits: a second window takes the lower half.
+            finer = window * 2.0**-DIGIT_BITS
+            low = (rest + finer) - finer
+            rest -= low
+            rounded = tf.concat([rounded, low], 1)
+            unit = tf.concat([unit, unit * 2.0**DIGIT_BITS], 0)
+        leftover = tf.reduce_any(tf.not_equal(rest, 0.0), 1)
         left_out = tf.logical_or(unsure, tf.range(size) >= n)
         totals = tf.math.unsorted_segment_sum(
             rounded, tf.where(left_out, padded, index), padded + 1

@@ -62,7 +62,7 @@ class LloydTally:
         self._exponents = exponents
         self._filter: Filter | None = None
         self._window_of: Filter | None = None
-        self._window = np.zeros((0, 0), np.int64)
+        self._window = np.zeros((0, 0, 0), np.int64)
         self._window_tiles = 0
         self._counts = np.zeros(k, np.int64)
         self._unit_counts = np.zeros(k, np.int64)
@@ -117,8 +117,7 @@ class LloydTally:
         self._count(tile.indices[sure], part.weights)
         leftover = tile.leftover & sure
         if leftover.any():
-            values = part.pick(leftover).weighted()
-            rest = values - ((values + kernel.window) - kernel.window)
+            rest = kernel.leftover(part.pick(leftover).weighted())
             self._leftover.append((tile.indices[leftover], rest))
             self._add_leftover(_WAITING_ROWS)
         if self._look_far:
@@ -139,10 +138,12 @@ class LloydTally:
 
     def _flush_window(self) -> None:
         if self._window_of is not None:
-            d, exponents = self._centers.d, self._window_of.exponents - sums.DIGIT_BITS
-            self._sums.add_scaled(self._window[:, :d], exponents[:d])
-            if self._window_of.weighted:
-                self._weights.add_scaled(self._window[:, d], exponents[d])
+            d, exponents = self._centers.d, self._window_of.exponents
+            for limb in self._window:
+                exponents = exponents - sums.DIGIT_BITS
+                self._sums.add_scaled(limb[:, :d], exponents[:d])
+                if self._window_of.weighted:
+                    self._weights.add_scaled(limb[:, d], exponents[d])
         self._window_of, self._window_tiles = None, 0
 
     def _count(
