@@ -1,1 +1,1 @@
-"""Passes over a staged dataset, each with the transition that follows: a run in, a run out."""
+"""Passes over a staged dataset, a run in and a run out; and the one over files, that predicts."""

@@ -23,6 +23,8 @@ from beam_kmeans.io.files import (
     write_bytes,
 )
 from beam_kmeans.io.sources import source_of
+from beam_kmeans.model import KMeansModel
+from beam_kmeans.predicting import predict
 
 FILES: dict[str, bytes] = {}
 
@@ -115,6 +117,29 @@ def test_directory_is_removed():
     remove_directory("memory://b/d")
     assert [*FILES] == ["memory://b/d2/x"]
     remove_directory("memory://b/d")
+
+
+@pytest.mark.parametrize("output_format", ["parquet", "csv", "jsonl"])
+def test_predictions_are_written_where_the_input_is(output_format):
+    rows = np.random.default_rng(0).normal(size=(50, 2)).astype(np.float32)
+    model = KMeansModel(rows[:3], 0.0, np.zeros(3, np.int64))
+    model.save("memory://b/model")
+    for part, name in enumerate(["a.parquet", "b.csv"]):
+        FILES[f"memory://b/in/{name}"] = _data(name, rows[25 * part : 25 * part + 25])
+    arguments = ("memory://b/model", "memory://b/in/*", "memory://b/out/p")
+    report = predict(*arguments, output_format=output_format)
+    written = [path for path in FILES if path.startswith("memory://b/out/")]
+    assert sorted(written) == [
+        f"memory://b/out/p-00000-of-00002.{output_format}",
+        f"memory://b/out/p-00001-of-00002.{output_format}",
+        "memory://b/out/p-summary.json",
+    ]
+    assert (report.rows, report.inertia) == (50, pytest.approx(model.score(rows)))
+    assert predict(*arguments, output_format=output_format).rows == 50
+    if output_format == "parquet":
+        tables = [pq.read_table(io.BytesIO(FILES[path])) for path in sorted(written)[:2]]
+        indices = pa.concat_tables(tables)["cluster_index"].to_pylist()
+        assert indices == model.predict(rows).tolist()
 
 
 def test_pattern_without_match_is_named():
