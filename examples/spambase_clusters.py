@@ -32,7 +32,7 @@ def main(folder: str) -> None:
         model = json.load(file)
     print(f"{folder}/model/model.json: inertia {model['inertia']:.6g}")
     found = []
-    for path in sorted(glob.glob(f"{folder}/predictions*")):
+    for path in sorted(glob.glob(f"{folder}/predictions-*.csv")):
         with open(path, newline="") as file:
             found += [(int(row["cluster_index"]), row["label"]) for row in csv.DictReader(file)]
     print(table(found))
