@@ -55,10 +55,8 @@ class Block:
             if bad.size:
                 raise DataError(f"{self._name(int(bad[0]))} has weight {self.weights[bad[0]]}")
             object.__setattr__(self, "weights", weights)
-        if isinstance(self.row_numbers, np.ndarray) and self.row_numbers.shape != (len(rows),):
-            raise DataError(
-                f"{len(rows)} rows need as many numbers, found {self.row_numbers.shape}"
-            )
+        if self.row_numbers is not None:
+            object.__setattr__(self, "row_numbers", _checked_numbers(self.row_numbers, len(rows)))
 
     def numbers(self) -> npt.NDArray[np.int64] | None:
         """int64 [n]: the rows' numbers, None where they have none."""
@@ -76,6 +74,18 @@ class Block:
     def _name(self, place: int) -> str:
         numbers = self.numbers()
         return f"row {place} of a block" if numbers is None else f"row {numbers[place]}"
+
+
+def _checked_numbers(row_numbers: Any, rows: int) -> npt.NDArray[np.int64] | int:
+    found = np.asarray(row_numbers)
+    if found.dtype.kind not in "iu" or found.shape not in ((), (rows,)):
+        raise DataError(
+            f"{rows} rows need as many integers as numbers, or the first one's, found "
+            f"{found.dtype} {list(found.shape)}"
+        )
+    if found.size and not 0 <= int(found.min()) <= int(found.max()) < 2**63:
+        raise DataError(f"row numbers are from 0 to 2**63 - 1, found {found.min()}")
+    return found.astype(np.int64) if found.ndim else int(found)
 
 
 class BlockCoder(beam.coders.Coder):
