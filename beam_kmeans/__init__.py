@@ -7,12 +7,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beam_kmeans.blocks import Block as Block
     from beam_kmeans.io.manifest import StagedDataset as StagedDataset
     from beam_kmeans.io.staging import stage as stage
     from beam_kmeans.kmeans import KMeans as KMeans
     from beam_kmeans.model import KMeansModel as KMeansModel
     from beam_kmeans.transforms import AssignClusters as AssignClusters
+    from beam_kmeans.transforms import Assignments as Assignments
     from beam_kmeans.transforms import InitializeCenters as InitializeCenters
+    from beam_kmeans.transforms import LloydResult as LloydResult
     from beam_kmeans.transforms import LloydStep as LloydStep
     from beam_kmeans.transforms import ReadBlocks as ReadBlocks
     from beam_kmeans.transforms import StackRows as StackRows
@@ -21,9 +24,12 @@ __version__ = "0.1.0"
 
 _HOMES = {
     "AssignClusters": "transforms",
+    "Assignments": "transforms",
+    "Block": "blocks",
     "InitializeCenters": "transforms",
     "KMeans": "kmeans",
     "KMeansModel": "model",
+    "LloydResult": "transforms",
     "LloydStep": "transforms",
     "ReadBlocks": "transforms",
     "StackRows": "transforms",
@@ -33,9 +39,12 @@ _HOMES = {
 
 __all__ = [
     "AssignClusters",
+    "Assignments",
+    "Block",
     "InitializeCenters",
     "KMeans",
     "KMeansModel",
+    "LloydResult",
     "LloydStep",
     "ReadBlocks",
     "StackRows",
