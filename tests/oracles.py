@@ -94,7 +94,8 @@ def float32(value):
     """np.float32: the nearest to a Fraction, ties to the even last bit; below normal it is 0."""
     if value == 0:
         return np.float32(0)
-    exponent = -149
+    exponent = abs(value.numerator).bit_length() - value.denominator.bit_length() - 25
+    exponent = max(exponent, -149)
     while abs(value) >= Fraction(2) ** (exponent + 24):
         exponent += 1
     rounded = round(value / Fraction(2) ** exponent) * Fraction(2) ** exponent
