@@ -87,7 +87,7 @@ class FarRows:
     ) -> None:
         """Takes in rows [n, d], whose scores are at most `bounds` [n]; below 0 leaves a row out."""
         # Bounds can be infinite, which times a weight of 0 would be no number.
-        upper = bounds if weights is None else np.where(weights > 0, bounds, -1.0) * weights
+        upper = bounds.copy() if weights is None else np.where(weights > 0, bounds, -1.0) * weights
         # At first there is no threshold: a few rows with the largest bounds soon give one.
         size = 2 * FAR_ROWS
         while True:

@@ -287,3 +287,39 @@ class TestCheckCost:
     def test_the_smallest_rise_is_seen_where_nothing_was_rounded(self):
         with pytest.raises(DataError, match="the cost rose"):
             lloyd.check_cost(1, Fraction(10), Fraction(10) * (1 + Fraction(2) ** -40), 0.0, 5)
+
+
+class TestFarRows:
+    @pytest.mark.parametrize("weights", [None, np.array([1, 0, 2], np.float32)])
+    def test_taking_rows_in_changes_no_argument(self, weights):
+        rows, bounds = np.array([[1], [2], [3]], np.float32), np.array([np.inf, np.inf, 9.0])
+        centers = Centers(np.zeros((1, 1), np.float32))
+        far = FarRows.zero(1)
+        far.include(centers, rows, weights, np.arange(3), np.zeros(3, np.int32), bounds)
+        assert far.row_numbers.tolist() == [2, 1, 0] if weights is None else [2, 0]
+        assert bounds.tolist() == [np.inf, np.inf, 9.0]
+
+    def test_a_bound_below_zero_leaves_a_row_out(self):
+        rows, bounds = np.array([[1], [2], [3]], np.float32), np.array([np.inf, -1, 9.0])
+        centers = Centers(np.zeros((1, 1), np.float32))
+        far = FarRows.zero(1)
+        far.include(centers, rows, None, np.arange(3), np.zeros(3, np.int32), bounds)
+        assert far.row_numbers.tolist() == [2, 0]
+
+    @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "weighted"])
+    def test_loose_bounds_give_what_tight_bounds_give(self, weighted):
+        random = np.random.default_rng(0)
+        rows = random.integers(0, 9, (3000, 3)).astype(np.float32)
+        weights = random.integers(0, 3, 3000).astype(np.float32) if weighted else None
+        centers, labels = Centers(np.zeros((1, 3), np.float32)), np.zeros(3000, np.int32)
+        scores = (rows.astype(np.float64) ** 2).sum(axis=1)
+        found = []
+        for bounds in (scores, scores * random.uniform(1, 3, 3000), np.full(3000, np.inf)):
+            far = FarRows.zero(3)
+            for part in np.array_split(random.permutation(3000), 6):
+                own = None if weights is None else weights[part]
+                far.include(centers, rows[part], own, part, labels[part], bounds[part])
+            found.append((far.priorities.tolist(), far.row_numbers.tolist()))
+            assert len(far.priorities) == 64
+            assert far.threshold == far.priorities[-1]
+        assert found[0] == found[1] == found[2]
