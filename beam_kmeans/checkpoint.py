@@ -6,6 +6,7 @@ commit's `state-...json` or `finished-...json` is written last: what it names is
 """
 
 import dataclasses
+import glob
 import hashlib
 import io
 import json
@@ -127,7 +128,7 @@ class WorkDir:
 
     def drawn(self) -> FileRef | None:
         """The numbers of the rows to start from, where a pass has drawn them already."""
-        for path in files.list_files(files.join(self.path, "seeding", "drawn-*.npy")):
+        for path in files.list_files(self._pattern("seeding/drawn-*.npy")):
             digest = hashlib.sha256(files.read_bytes(path)).hexdigest()
             name = path.rsplit("/", 1)[-1]
             if name == f"drawn-{digest[:16]}.npy":
@@ -159,6 +160,10 @@ class WorkDir:
         if hashlib.sha256(data).hexdigest() != ref.sha256:
             raise DataError(f"{path} is damaged: its SHA-256 is not the one that was committed")
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
+
+    def _pattern(self, below: str) -> str:
+        # A directory's own name may hold what a pattern takes for a wildcard.
+        return files.join(glob.escape(self.path), below)
 
     def iteration_folder(self, iteration: int) -> str:
         """Of a commit, relative to the directory."""
@@ -213,7 +218,7 @@ class WorkDir:
         Raises:
             DataError: more iterations are done than are asked for now.
         """
-        pattern = files.join(self.path, f"iterations/*/k={self.num_clusters}/restart=00/*.json")
+        pattern = self._pattern(f"iterations/*/k={self.num_clusters}/restart=00/*.json")
         found = [path for path in files.list_files(pattern) if _COMMIT.search(path)]
         for path in sorted(found, key=_commit_order, reverse=True):
             try:
