@@ -46,7 +46,7 @@ class StageReport:
     seconds: float
 
 
-def main(argv: Sequence[str] | None = None) -> "RunReport | PredictReport | StageReport":
+def main(argv: Sequence[str] | None = None) -> "RunReport | PredictReport | StageReport | None":
     """Runs one command, prints its summary and returns its report.
 
     Args:
@@ -56,8 +56,10 @@ def main(argv: Sequence[str] | None = None) -> "RunReport | PredictReport | Stag
         SystemExit: a usage error, code 2, after its message (`--help`: code 0).
         Exception: whatever else stopped the command, as it is.
     """
-    args = _parse(sys.argv[1:] if argv is None else argv)
-    return _run(args)
+    report: RunReport | PredictReport | StageReport | None = _run(
+        _parse(sys.argv[1:] if argv is None else argv)
+    )
+    return report
 
 
 def entry(argv: Sequence[str] | None = None) -> int:

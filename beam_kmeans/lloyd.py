@@ -102,8 +102,16 @@ class FarRows:
             upper[part] = -1.0
             far = (priority > 0) & (priority >= self.threshold)
             if far.any():
-                own = (row_numbers[part], score, indices[part], weight, rows[part])
-                self.add(FarRows(priority[far], *(column[far] for column in own)))
+                which = part[far]
+                found = FarRows(
+                    priority[far],
+                    row_numbers[which],
+                    score[far],
+                    indices[which],
+                    weight[far],
+                    rows[which],
+                )
+                self.add(found)
 
 
 def _first_of_each_value(
