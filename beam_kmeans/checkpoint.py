@@ -20,12 +20,12 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_kmeans.config import Parameters
+from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import read_json, write_json
 from beam_kmeans.io.plan import StagePlan, check_same, short
-from beam_kmeans.kernels import Centers
 from beam_kmeans.lloyd import ranges
 
 _log = logging.getLogger(__name__)

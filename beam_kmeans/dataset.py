@@ -11,9 +11,9 @@ import numpy.typing as npt
 
 from beam_kmeans import lloyd, seeding
 from beam_kmeans.config import Parameters
+from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState, advance
-from beam_kmeans.kernels import Centers
 from beam_kmeans.sampling import DistinctSample
 from beam_kmeans.statistics import Statistics
 from beam_kmeans.sums import ExactSums

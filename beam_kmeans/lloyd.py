@@ -15,8 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_kmeans import sums
+from beam_kmeans.distances import Centers, scores
 from beam_kmeans.errors import DataError
-from beam_kmeans.kernels import Centers, scores
 from beam_kmeans.sampling import row_hash
 from beam_kmeans.sums import ExactSums
 

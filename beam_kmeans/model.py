@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 import beam_kmeans
-from beam_kmeans import kernels
+from beam_kmeans import distances, kernels
 from beam_kmeans.config import checked_centers
 from beam_kmeans.dataset import checked_rows, checked_weights
 from beam_kmeans.errors import DataError
@@ -87,7 +87,7 @@ class KMeansModel:
         Raises:
             DataError: x is no finite matrix of d features.
         """
-        return kernels.all_scores(self._centers, self._rows(x))
+        return distances.all_scores(self._centers, self._rows(x))
 
     def score_samples(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
         """float64 [n]: the squared distance of each row of x [n, d] to its center.
@@ -131,11 +131,11 @@ class KMeansModel:
         self, rows: npt.NDArray[np.float32], indices: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float64]:
         """float64 [n]: the squared distances of prepared rows [n, d] to these centers [n]."""
-        return kernels.scores(self._centers, rows, indices)
+        return distances.scores(self._centers, rows, indices)
 
     def all_scores(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
         """float64 [n, k]: the squared distances of prepared rows [n, d] to all centers."""
-        return kernels.all_scores(self._centers, rows)
+        return distances.all_scores(self._centers, rows)
 
     def check_features(self, names: Sequence[str]) -> None:
         """Checks that rows with these features are rows of this model; generated names match all.
@@ -230,8 +230,8 @@ class KMeansModel:
         return self.prepare(checked_rows("x", found) if self.standardization is None else found)
 
     @functools.cached_property
-    def _centers(self) -> kernels.Centers:
-        return kernels.Centers(self.cluster_centers)
+    def _centers(self) -> distances.Centers:
+        return distances.Centers(self.cluster_centers)
 
     @functools.cached_property
     def _filter(self) -> kernels.Filter:

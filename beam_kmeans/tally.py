@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_kmeans import sums
-from beam_kmeans.kernels import Centers, Filter, Tile, decide, side_by_side
+from beam_kmeans.distances import Centers, decide
+from beam_kmeans.kernels import Filter, Tile, side_by_side
 from beam_kmeans.lloyd import FarRows, Survey
 from beam_kmeans.sums import ExactSums
 

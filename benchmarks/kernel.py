@@ -14,7 +14,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from beam_kmeans import kernels
+from beam_kmeans import distances, kernels
 from beam_kmeans.sums import window_exponents
 from beam_kmeans.tally import LloydTally, Rows
 
@@ -54,7 +54,7 @@ def kinds_of(n: int, d: int, k: int) -> dict[str, Callable[[], object]]:
     rng = np.random.default_rng(0)
     rows = rng.standard_normal((n, d), dtype=np.float32)
     rows += 2 * rng.standard_normal((50, d), dtype=np.float32)[rng.integers(0, 50, n)]
-    centers = kernels.Centers(rows[rng.choice(n, k, replace=False)])
+    centers = distances.Centers(rows[rng.choice(n, k, replace=False)])
     compiled, exponents = kernels.Filter(centers), window_exponents(np.abs(rows).max(axis=0))
     step = compiled.tile_rows
     matrix = tf.constant(centers.rows)

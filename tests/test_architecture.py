@@ -18,6 +18,7 @@ FLOORS = [
         "statistics",
         "sampling",
         "tally",
+        "distances",
         "kernels",
         "lloyd",
         "seeding",

@@ -6,8 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from beam_kmeans import kernels
-from beam_kmeans.kernels import Centers, Filter
+from beam_kmeans import distances, kernels
+from beam_kmeans.distances import Centers
+from beam_kmeans.kernels import Filter
 from tests import oracles
 from tests.cases import CASES, case, normal
 
@@ -30,7 +31,7 @@ class TestAssign:
     @pytest.mark.parametrize("name", CASES)
     def test_the_decision_alone_says_the_same(self, name):
         rows, centers, expected = case(name)
-        np.testing.assert_array_equal(kernels.decide(Centers(centers), rows), expected)
+        np.testing.assert_array_equal(distances.decide(Centers(centers), rows), expected)
 
     @pytest.mark.parametrize("name", ["spambase", "mean-5000", "k=1000", "1e30", "1e-30"])
     def test_the_filter_decides_most_rows_of_plain_data(self, name):
@@ -45,16 +46,16 @@ class TestAssign:
         prepared = Centers(centers)
         kernels.settings.tile_rows = 1000
         if wrong == "the filter's bound":
-            monkeypatch.setattr(kernels, "_UNIT32", 0.0)
+            monkeypatch.setattr(distances, "_UNIT32", 0.0)
             found = kernels.assign(Centers(centers), rows)
         elif wrong == "the float64 bound":
             # Offset rows, so that the shift to the middle is rounded.
             rows, centers, expected = case("close-centers")
-            monkeypatch.setattr(kernels, "_UNIT64", 0.0)
-            found = kernels.decide(Centers(centers), rows)
+            monkeypatch.setattr(distances, "_UNIT64", 0.0)
+            found = distances.decide(Centers(centers), rows)
         else:
             prepared.live = prepared.live[::-1]
-            found = kernels.decide(prepared, rows)
+            found = distances.decide(prepared, rows)
         assert (found != expected).any()
 
     @pytest.mark.parametrize("n", [1, 2, 255, 256, 257, 1000, 1001, 2048])
@@ -82,7 +83,7 @@ class TestAssign:
         rows, centers, _ = case("grid")
         before = rows.tobytes(), centers.tobytes()
         kernels.assign(Centers(centers), rows)
-        kernels.decide(Centers(centers), rows)
+        distances.decide(Centers(centers), rows)
         assert (rows.tobytes(), centers.tobytes()) == before
 
     @settings(max_examples=50, deadline=None)
@@ -141,25 +142,25 @@ class TestScores:
         rows, centers = rows[:40], centers[:7]
         expected = self.by_definition(rows, centers)
         prepared = Centers(centers)
-        assert kernels.all_scores(prepared, rows).tolist() == expected
+        assert distances.all_scores(prepared, rows).tolist() == expected
         assert oracles.all_scores(rows, centers).tolist() == expected
         indices = np.arange(40, dtype=np.int32) % 7
         own = [scores[j] for scores, j in zip(expected, indices.tolist(), strict=True)]
-        assert kernels.scores(prepared, rows, indices).tolist() == own
+        assert distances.scores(prepared, rows, indices).tolist() == own
 
     @pytest.mark.parametrize("name", ["spambase", "k=1000", "d=1024"])
     def test_many_scores_in_many_steps_are_the_same(self, name):
         rows, centers, expected = case(name)
         prepared, rows, expected = Centers(centers), rows[:2000], expected[:2000].astype(np.int32)
-        found = kernels.all_scores(prepared, rows)
+        found = distances.all_scores(prepared, rows)
         np.testing.assert_array_equal(found, oracles.all_scores(rows, centers))
         np.testing.assert_array_equal(found.argmin(axis=1), expected)
-        np.testing.assert_array_equal(kernels.scores(prepared, rows, expected), found.min(axis=1))
+        np.testing.assert_array_equal(distances.scores(prepared, rows, expected), found.min(axis=1))
 
     def test_no_rows_have_no_scores(self):
         prepared = Centers(normal(3, 8))
-        assert kernels.all_scores(prepared, normal(0, 8)).shape == (0, 3)
-        assert kernels.scores(prepared, normal(0, 8), np.zeros(0, np.int32)).shape == (0,)
+        assert distances.all_scores(prepared, normal(0, 8)).shape == (0, 3)
+        assert distances.scores(prepared, normal(0, 8), np.zeros(0, np.int32)).shape == (0,)
 
 
 def sum_in_order(values):
@@ -179,7 +180,7 @@ class TestTile:
         tile = Filter(prepared).tile(rows)
         sure = ~tile.unsure
         np.testing.assert_array_equal(tile.indices[sure], expected[sure])
-        scores = kernels.scores(prepared, rows[sure], tile.indices[sure])
+        scores = distances.scores(prepared, rows[sure], tile.indices[sure])
         assert (scores <= tile.bounds[sure]).all()
         assert not np.isnan(tile.bounds).any()
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from beam_kmeans import lloyd
+from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
-from beam_kmeans.kernels import Centers
 from beam_kmeans.lloyd import FarRows, Survey
 from beam_kmeans.sums import ExactSums, add_rows
 from tests import oracles

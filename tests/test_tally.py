@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from beam_kmeans import kernels, lloyd, sums, tally
-from beam_kmeans.kernels import Centers
+from beam_kmeans.distances import Centers
 from beam_kmeans.sums import ExactSums
 from beam_kmeans.tally import LloydTally, Rows
 from tests import laws, oracles

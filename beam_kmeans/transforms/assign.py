@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from apache_beam.pvalue import PCollection
 
-from beam_kmeans import kernels
+from beam_kmeans import distances, kernels
 from beam_kmeans.blocks import Block
 from beam_kmeans.transforms.centers import CentersLike, CentersLoader, check_features, source_of
 from beam_kmeans.transforms.counters import BlockCounter
@@ -86,6 +86,6 @@ class _AssignFn(beam.DoFn):
         centers = prepared.centers
         check_features(block, centers.d)
         index = kernels.assign(centers, rows, prepared.filter)
-        scores = kernels.scores(centers, rows, index)
-        every = kernels.all_scores(centers, rows) if self._all_scores else None
+        scores = distances.scores(centers, rows, index)
+        every = distances.all_scores(centers, rows) if self._all_scores else None
         yield Assignments(block.row_numbers, index, scores, every)

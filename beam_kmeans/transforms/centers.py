@@ -11,9 +11,10 @@ from apache_beam.utils.shared import Shared
 
 from beam_kmeans.blocks import Block
 from beam_kmeans.config import array_sha256, checked_centers
+from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
 from beam_kmeans.io import files
-from beam_kmeans.kernels import Centers, Filter
+from beam_kmeans.kernels import Filter
 from beam_kmeans.model import KMeansModel
 
 #: What a `centers` argument may be.

@@ -1,0 +1,142 @@
+"""Distances by definition: float64 scores, features in order, one IEEE operation at a time.
+
+`cluster_index` is the lowest index of the smallest score. `Centers` also holds what the compiled
+filter (`kernels`) needs to tell which rows must be decided here.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Rows = npt.NDArray[np.float32]
+Floats = npt.NDArray[np.float64]
+Indices = npt.NDArray[np.int32]
+
+_UNIT32 = 2.0**-24
+_UNIT64 = 2.0**-53
+#: The filter's value of a center that takes no part.
+_NEVER = 3e38
+#: float64 values of a step of the decision.
+_DECISION_VALUES = 2**21
+
+
+class Centers:
+    """Centers prepared for kernels: the filter's matrix, its bounds, and what decides.
+
+    Args:
+        centers: finite float32 [k, d].
+    """
+
+    def __init__(self, centers: Rows) -> None:
+        self.rows = centers
+        self.k, self.d = centers.shape
+        self.wide = centers.astype(np.float64)
+        # Equal centers take part once, at the lowest index.
+        first = np.unique(centers + np.float32(0), axis=0, return_index=True)[1]
+        self.live = np.sort(first)
+        self._prepare_filter()
+
+    def _prepare_filter(self) -> None:
+        # Shifted to the centers' middle and scaled by a power of two, so that neither an offset
+        # of the data costs digits nor its scale overflows.
+        middle = self.wide.mean(axis=0).astype(np.float32).astype(np.float64)
+        moved = self.wide - middle
+        largest = float(np.abs(moved).max())
+        exponent = int(np.clip(np.frexp(largest)[1], -100, 120)) if largest else 0
+        self.scale = 2.0**-exponent
+        small = (moved * self.scale).astype(np.float32).astype(np.float64)
+        norms, halves = np.sqrt((small * small).sum(axis=1)), (small * small).sum(axis=1) / 2
+        # With U = 2**-24: a product of d + 2 terms is wrong by at most about (d + 2) U of the sum
+        # of its terms' magnitudes, in any order (Higham, "Accuracy and Stability of Numerical
+        # Algorithms", 2002, section 3.1); rounded rows, centers and norms add a few U more.
+        self.relative = 1.05 * (self.d + 14) * _UNIT32
+        self.group, self.groups = _grouping(self.k)
+        padded = self.group * self.groups
+        matrix = np.zeros((padded, self.d + 2))
+        matrix[:, self.d] = _NEVER
+        matrix[self.live, : self.d] = -small[self.live]
+        matrix[self.live, self.d] = halves[self.live] * (1 - self.relative)
+        matrix[self.live, self.d + 1] = -self.relative * norms[self.live]
+        self.matrix = matrix.astype(np.float32)
+        self.middle = (middle * self.scale).astype(np.float32)
+        bounds = np.zeros((padded, 2))
+        bounds[: self.k] = np.stack([norms, halves], axis=1)
+        self.bounds = (2 * self.relative * bounds).astype(np.float32)
+        # Of the float64 decision's own rounding, of a row's square; and what underflow can hide.
+        self.constants = np.array(
+            [self.scale, 2 * (self.d + 4) * 2.0**-52, 2 * (self.d + 4) * 2.0**-58, self.relative],
+            np.float32,
+        )
+
+
+def _grouping(k: int) -> tuple[int, int]:
+    """Group size and number of groups in which the filter looks for the smallest of k."""
+    group = 8 if k <= 64 else 16 if k <= 512 else 32 if k <= 4096 else 64
+    return group, max(1, -(-k // group))
+
+
+def decide(centers: Centers, rows: Rows) -> Indices:
+    """int32 [n]: the nearest centers by definition, for any rows [n, d].
+
+    A float64 product leaves only the centers within its own rounding bound; between these the
+    scores themselves decide.
+    """
+    out = np.empty(len(rows), np.int32)
+    live = centers.wide[centers.live]
+    middle = live.mean(axis=0)
+    moved = live - middle
+    norms, halves = np.sqrt((moved * moved).sum(axis=1)), (moved * moved).sum(axis=1) / 2
+    factor = 4.0 * (centers.d + 14) * _UNIT64
+    # The shift itself is rounded, in units of what was shifted.
+    shifted = (np.abs(live).max(axis=0) + np.abs(middle)).max() * np.sqrt(centers.d)
+    step = max(1, _DECISION_VALUES // max(len(live), centers.d))
+    for start in range(0, len(rows), step):
+        wide = rows[start : start + step].astype(np.float64)
+        away = wide - middle
+        lengths = np.sqrt((away * away).sum(axis=1))[:, None]
+        estimate = halves - away @ moved.T
+        bound = factor * (lengths + norms + shifted) * (lengths + norms + factor * shifted)
+        best = (estimate + bound).min(axis=1, keepdims=True)
+        which, candidate = np.nonzero(estimate - bound <= best)
+        scores = _pair_scores(wide, live, which, candidate)
+        # Rows ascend and candidates ascend within a row: the first smallest is the lowest index.
+        order = np.lexsort((candidate, scores, which))
+        first = order[np.unique(which[order], return_index=True)[1]]
+        out[start : start + step] = centers.live[candidate[first]]
+    return out
+
+
+def scores(centers: Centers, rows: Rows, indices: Indices) -> Floats:
+    """float64 [n]: the squared distance of each row [n, d] to its center."""
+    return _pair_scores(rows, centers.wide, np.arange(len(rows)), indices)
+
+
+def _pair_scores(
+    left: Rows | Floats, right: Floats, which: npt.NDArray[Any], candidate: npt.NDArray[Any]
+) -> Floats:
+    """float64 [m]: squared distances of left[which] and right[candidate], by definition."""
+    total = np.zeros(len(which))
+    step = max(1, 2**17 // left.shape[1])
+    for start in range(0, len(which), step):
+        part = slice(start, start + step)
+        squares = np.ascontiguousarray((left[which[part]] - right[candidate[part]]).T)
+        squares *= squares
+        for feature in squares:
+            total[part] += feature
+    return total
+
+
+def all_scores(centers: Centers, rows: Rows) -> Floats:
+    """float64 [n, k]: the squared distance of each row [n, d] to each center."""
+    total = np.zeros((len(rows), centers.k))
+    columns = np.ascontiguousarray(centers.wide.T)
+    step = max(1, 2**17 // centers.k)
+    for start in range(0, len(rows), step):
+        part = total[start : start + step]
+        wide = rows[start : start + step].astype(np.float64)
+        for feature in range(centers.d):
+            difference = wide[:, feature, None] - columns[feature]
+            difference *= difference
+            part += difference
+    return total
