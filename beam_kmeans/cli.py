@@ -6,7 +6,6 @@ Nothing here may import Beam, TensorFlow or Arrow before a command runs: `--help
 import argparse
 import contextlib
 import dataclasses
-import io
 import json
 import logging
 import os
@@ -17,11 +16,9 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 import beam_kmeans
 from beam_kmeans.config import INITIALISERS, Parameters
-from beam_kmeans.errors import DataError, message_of
+from beam_kmeans.errors import message_of
 from beam_kmeans.flags import PROGRAM, build_parser, command_parsers, flag_names
 from beam_kmeans.logs import log_to_stderr
 
@@ -176,21 +173,26 @@ def _train_job(args: argparse.Namespace) -> "TrainJob":
 
 def _initial_clusters(args: argparse.Namespace) -> Any:
     from beam_kmeans.io import files
+    from beam_kmeans.model import read_centers
 
     value = args.initial_clusters
     if value in INITIALISERS:
         return value
-    if value.endswith(".npy"):
-        try:
-            return np.load(io.BytesIO(files.read_bytes(value)), allow_pickle=False)
-        except (ValueError, EOFError) as error:
-            raise DataError(f"{value}: no .npy file of numbers: {error}") from error
-    if files.exists(files.join(value, "model.json")):
-        from beam_kmeans.model import KMeansModel
-
-        return KMeansModel.load(value).cluster_centers
+    if value.endswith(".npy") or files.exists(files.join(value, "model.json")):
+        return read_centers(value, _standardizes(args) and not value.endswith(".npy"))
     allowed = ", ".join([*INITIALISERS, "FILE.npy", "a model's directory (with a model.json)"])
     args.parser.error(f"argument --initial_clusters: {value!r} is none of: {allowed}")
+
+
+def _standardizes(args: argparse.Namespace) -> bool:
+    """Whether the rows of this run are standardized, now or when they were staged."""
+    from beam_kmeans.io import files
+    from beam_kmeans.io.manifest import MANIFEST, StagedDataset
+
+    staged = [path for path in args.input if files.exists(files.join(path, MANIFEST))]
+    if staged:
+        return StagedDataset.open(staged[0]).standardization is not None
+    return bool(args.standardize)
 
 
 def _predict(args: argparse.Namespace, options: "PipelineOptions") -> "tuple[PredictReport, str]":

@@ -46,8 +46,14 @@ class KMeans(Parameters):
     """
 
     def __post_init__(self) -> None:
-        if isinstance(self.initial_clusters, KMeansModel):
-            object.__setattr__(self, "initial_clusters", self.initial_clusters.cluster_centers)
+        model = self.initial_clusters
+        if isinstance(model, KMeansModel):
+            if model.standardization is not None:
+                raise ValueError(
+                    "initial_clusters: the model's centers are standardized, as its rows were; "
+                    "where the new rows are too, give its cluster_centers"
+                )
+            object.__setattr__(self, "initial_clusters", model.cluster_centers)
         super().__post_init__()
 
     def fit(

@@ -268,6 +268,32 @@ def model_of(
     )
 
 
+def read_centers(path: str, standardized: bool = False) -> npt.NDArray[np.float32]:
+    """float32 [k, d]: the centers in a `.npy` file, or those of a model in a directory.
+
+    Args:
+        path: FILE.npy or MODEL_DIR.
+        standardized: whether the rows they are for are standardized, as the model's must be then.
+
+    Raises:
+        DataError: there are none, or the model's are in other units than the rows.
+    """
+    if path.endswith(".npy"):
+        try:
+            found = np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
+            return checked_centers(path, found)
+        except (OSError, ValueError, EOFError) as error:
+            raise DataError(f"{path} holds no centers: {error}") from error
+    model = KMeansModel.load(path)
+    if (model.standardization is not None) != standardized:
+        kinds = ("are not", "are") if standardized else ("are", "are not")
+        raise DataError(
+            f"the centers of the model in {path} {kinds[0]} standardized, the rows here "
+            f"{kinds[1]}: they are in other units (its cluster_centers can be given as they are)"
+        )
+    return model.cluster_centers
+
+
 def _versions() -> dict[str, str]:
     found = {"beam-kmeans": beam_kmeans.__version__, "numpy": np.__version__}
     for name in ("apache-beam", "tensorflow", "tensorflow-cpu"):

@@ -234,24 +234,6 @@ def test_initial_centers_come_from_a_npy_file(rooms, tmp_path):
     np.testing.assert_array_equal(centers, [[0, 1], [2, 3], [4, 5]])
 
 
-def test_initial_centers_come_from_a_model(rooms, tmp_path, monkeypatch):
-    centers = np.zeros((3, 2), np.float32)
-    loaded = []
-
-    class KMeansModel:
-        @staticmethod
-        def load(path):
-            loaded.append(path)
-            return types.SimpleNamespace(cluster_centers=centers)
-
-    module = types.SimpleNamespace(KMeansModel=KMeansModel)
-    monkeypatch.setitem(sys.modules, "beam_kmeans.model", module)
-    (tmp_path / "model.json").write_text("{}")
-    cli.main([*TRAIN, f"--initial_clusters={tmp_path}"])
-    np.testing.assert_array_equal(rooms.calls[0][1].parameters.initial_clusters, centers)
-    assert loaded == [str(tmp_path)]
-
-
 @pytest.mark.usefixtures("rooms")
 @pytest.mark.parametrize("name", ["kmeans_plus_plus", "kmc2", "Random", "no/such/model"])
 def test_an_unknown_initialiser_is_refused_with_what_is_allowed(capsys, name):

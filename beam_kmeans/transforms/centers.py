@@ -1,7 +1,6 @@
 """Where the centers of a transform come from: an array, a path or a PCollection."""
 
 import functools
-import io
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -13,9 +12,8 @@ from beam_kmeans.blocks import Block
 from beam_kmeans.config import array_sha256, checked_centers
 from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
-from beam_kmeans.io import files
 from beam_kmeans.kernels import Filter
-from beam_kmeans.model import KMeansModel
+from beam_kmeans.model import read_centers
 
 #: What a `centers` argument may be.
 CentersLike: TypeAlias = npt.ArrayLike | str | PCollection[Any]
@@ -59,7 +57,7 @@ class CentersLoader:
     def _prepared(self, source: Any) -> PreparedCenters:
         prepared: PreparedCenters
         if isinstance(source, str):
-            prepared = self._shared.acquire(lambda: PreparedCenters(load_centers(source)))
+            prepared = self._shared.acquire(lambda: PreparedCenters(read_centers(source)))
         else:
             array = _as_centers("centers", source)
             prepared = self._shared.acquire(lambda: PreparedCenters(array), array_sha256(array))
@@ -82,28 +80,6 @@ def source_of(centers: Any) -> tuple[CentersLoader, tuple[AsSingleton, ...]]:
     if isinstance(centers, str):
         return CentersLoader(centers), ()
     return CentersLoader(checked_centers("centers", centers)), ()
-
-
-def load_centers(path: str) -> npt.NDArray[np.float32]:
-    """float32 [k, d] of a `.npy` file, or of a model.
-
-    Raises:
-        DataError: there are none; or the model standardizes, so that its centers are not in the
-            units of rows as they are.
-    """
-    if path.endswith(".npy"):
-        try:
-            found = np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise DataError(f"centers: {path} is no .npy file of numbers: {error}") from error
-        return _as_centers(f"centers of {path}", found)
-    model = KMeansModel.load(path)
-    if model.standardization is not None:
-        raise DataError(
-            f"centers: the model in {path} standardizes rows, and blocks do not say whether that "
-            "was done: where it was, give KMeansModel.load(path).cluster_centers"
-        )
-    return model.cluster_centers
 
 
 def _as_centers(name: str, found: Any) -> npt.NDArray[np.float32]:
