@@ -224,8 +224,8 @@ def parts_of(proto):
 
 def test_the_graph_of_50_iterations_is_small_and_holds_no_center_and_no_shard(dataset, tmp_path):
     centers = np.random.default_rng(0).random((400, 8)).astype(np.float32)
-    path = beam.Create([dataset.path])
-    proto = segment(tmp_path, path, 50, centers, k=400).to_runner_api()
+    whole = segment(tmp_path, beam.Create([dataset.path]), 50, centers, k=400)
+    proto = whole.to_runner_api()
     size = proto.ByteSize()
     assert size < 5e6
     pickled = b"".join(parts_of(proto))
@@ -236,5 +236,5 @@ def test_the_graph_of_50_iterations_is_small_and_holds_no_center_and_no_shard(da
     assert dataset.shards[3].path.encode() not in pickled
     assert dataset.shards[3].checksum.encode() not in pickled
     # Nor does it grow with k.
-    other = segment(tmp_path / "other", path, 50, centers[:5], k=5)
+    other = segment(tmp_path / "other", beam.Create([dataset.path]), 50, centers[:5], k=5)
     assert abs(other.to_runner_api().ByteSize() - size) < 0.005 * size
