@@ -253,7 +253,7 @@ def test_as_many_initial_centers_as_clusters_are_needed(capsys, tmp_path):
 def test_a_npy_file_that_is_none_is_bad_data(capsys, tmp_path, content):
     (tmp_path / "c.npy").write_bytes(content)
     err = fails(capsys, [*TRAIN, f"--initial_clusters={tmp_path}/c.npy"], 1)
-    assert f"{tmp_path}/c.npy: no .npy file of numbers" in err
+    assert f"{tmp_path}/c.npy holds no centers" in err
 
 
 # --- usage errors: code 2

@@ -206,7 +206,7 @@ def test_centers_that_cannot_be_read_are_refused(tmp_path):
     rows = [Block(blobs())]
     assert refusal(rows, str(tmp_path)) == f"{tmp_path} holds no model: it has no model.json"
     missing = str(tmp_path / "none.npy")
-    assert f"centers: {missing} is no .npy file of numbers" in refusal(rows, missing)
+    assert f"{missing} holds no centers" in refusal(rows, missing)
     np.save(tmp_path / "bad.npy", np.full((2, 8), np.nan))
     assert "bad.npy: center 0 holds a value that is no finite" in refusal(
         rows, str(tmp_path / "bad.npy")
@@ -218,8 +218,8 @@ def test_a_model_that_standardizes_is_refused(tmp_path):
     model = KMeansModel(CENTERS, 0.0, np.zeros(5, np.int64), standardization=scaled)
     model.save(str(tmp_path))
     message = refusal([Block(blobs())], str(tmp_path))
-    assert f"the model in {tmp_path} standardizes rows" in message
-    assert "KMeansModel.load(path).cluster_centers" in message
+    assert f"the centers of the model in {tmp_path} are standardized, the rows here are" in message
+    assert "cluster_centers can be given" in message
 
 
 @pytest.mark.parametrize(
