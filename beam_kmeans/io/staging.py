@@ -110,7 +110,10 @@ class _ShardSet:
         return int(min(most, 1 << (len(self.infos) // shards.LEAST_SHARDS)))
 
     def _relative(self, place: int) -> str:
-        return f"{self._plan.workshop}/shard-{self._group.number:06d}-{place:05d}.arrow"
+        # Two drivers may stage with other blocks side by side: neither overwrites what the other's
+        # record of a group names.
+        block = f"{self._plan.block_rows}-rows"
+        return f"{self._plan.workshop}/shard-{self._group.number:06d}-{place:05d}-{block}.arrow"
 
     def _close_shard(self) -> None:
         if self._writer is not None:

@@ -533,3 +533,18 @@ def test_a_file_that_changes_after_the_plan_fails_the_stage(tmp_path, source):
     splits = source_of(grown.path).splits(0, grown, 2)
     with pytest.raises(DataError, match=r"part-000\.parquet has changed since the job was planned"):
         staging.stage_group(plan, SplitGroup(0, 1, tuple(splits)), None)
+
+
+def test_two_stages_of_other_blocks_do_not_spoil_each_other(tmp_path, source, monkeypatch):
+    """The second stages each group between the first's shards and its record of them."""
+    other = make_plan(source, str(tmp_path / "out"), block_rows=7)
+    original = staging.stage_group
+
+    def overtaken(plan, group, standardization):
+        result = original(plan, group, standardization)
+        original(other, group, standardization)
+        return result
+
+    monkeypatch.setattr(staging, "stage_group", overtaken)
+    dataset = stage(source, str(tmp_path / "out"), block_rows=50)
+    np.testing.assert_array_equal(staged_rows(dataset)[0], np.column_stack([ROWS, WEIGHTS]))
