@@ -77,6 +77,48 @@ def all_extremes(n):
     return values[random.integers(0, 6, (n, 8))], values[random.integers(0, 6, (20, 8))]
 
 
+def lost_terms(n):
+    """A sum of 1 and a thousand terms below half a spacing of 1: float32 in order loses them all.
+
+    The rows lie about where those terms decide between the first two centers.
+    """
+    term = np.float32(2.0**-11.5 * 0.999)
+    centers = np.zeros((10, 1024), np.float32)
+    centers[:2, 0] = 1
+    centers[0, 1:] = term
+    centers[np.arange(2, 10), np.arange(1, 9)] = 3
+    rows = np.zeros((n, 1024), np.float32)
+    rows[:, 0] = 1
+    rows[:, 1:] = term / 2 * (1 + np.random.default_rng(11).normal(0, 0.02, (n, 1)))
+    # In pairs, so that the middle of all centers is 0.
+    return rows, np.concatenate([centers, -centers])
+
+
+def underflow(n):
+    """Rows and centers whose products are about as small as a float32 can be, beside two at 1."""
+    centers = normal(20, 8, 1, 1e-19)
+    centers[:2] = [[1.0], [-1.0]]
+    return normal(n, 8, 0, 1e-19), centers
+
+
+def far_away(n):
+    """Centers on a small circle, rows far off in the middle between the directions of two."""
+    angles = np.arange(20) * (2 * np.pi / 20) + 0.1
+    centers, rows = np.zeros((20, 8)), normal(n, 8, 13, 1e4).astype(np.float64)
+    centers[:, :2] = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    between = np.random.default_rng(14).integers(0, 20, n) * (2 * np.pi / 20) + 0.1 + np.pi / 20
+    rows[:, :2] = 1e4 * np.stack([np.cos(between), np.sin(between)], axis=1)
+    return rows, centers
+
+
+def permuted_centers(n):
+    """Centers with the same numbers in other orders: only the order of adding tells them apart."""
+    random = np.random.default_rng(12)
+    numbers = random.normal(size=8)
+    centers = np.stack([random.permutation(numbers) for _ in range(20)])
+    return np.repeat(random.normal(size=(n, 1)), 8, axis=1), centers
+
+
 # Rows and centers, few shapes (d, k) so that few kernels are compiled.
 CASES = {
     "spambase": lambda: (data.spambase(), data.given_rows(data.spambase(), 10)),
@@ -107,6 +149,10 @@ CASES = {
     "outlying-center": lambda: outlying_center(3000),
     "mixed-scales": lambda: mixed_scales(3000),
     "all-extremes": lambda: all_extremes(3000),
+    "lost-terms": lambda: lost_terms(600),
+    "permuted-centers": lambda: permuted_centers(3000),
+    "far-away": lambda: far_away(3000),
+    "underflow": lambda: underflow(3000),
     "no-rows": lambda: (normal(0, 8), normal(20, 8, 1)),
     "one-row": lambda: (normal(1, 8), normal(20, 8, 1)),
 }

@@ -105,6 +105,13 @@ def test_given_centers_are_a_rounded_copy():
     assert made.given_centers[0, 0] == np.float32(0.1)
 
 
+def test_given_centers_stay_writeable():
+    given = GIVEN.copy()
+    made = parameters(initial_clusters=given)
+    given[0, 0] = 7
+    assert made.given_centers.tolist() == GIVEN.tolist()
+
+
 def test_parameters_pickle():
     made = pickle.loads(pickle.dumps(parameters(initial_clusters=GIVEN, random_seed=5)))
     assert made.fingerprint() == parameters(initial_clusters=GIVEN, random_seed=5).fingerprint()

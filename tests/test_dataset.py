@@ -464,7 +464,7 @@ def test_rows_that_may_not_be_written_are_fitted():
     assert train(rows, rows[[0, 2]]).counts.tolist() == [2, 2]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32),
     st.integers(8, 60),
@@ -492,7 +492,7 @@ def test_the_cost_never_rises_and_is_exact(seed, n, weighted, policy, offset, sc
         assert costs[-1] == float(oracles.inertia(rows, found.centers, labels, weights))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(0, 2**32), st.integers(8, 60), st.booleans(), st.sampled_from([1, 1e-36, 1e36]))
 def test_every_center_is_the_exact_mean_rounded_once(seed, n, weighted, scale):
     random = np.random.default_rng(seed)
