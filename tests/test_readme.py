@@ -7,7 +7,7 @@ import shlex
 import pytest
 
 from beam_kmeans import cli, flags
-from beam_kmeans.io import sources
+from beam_kmeans.io import formats
 
 ROOT = pathlib.Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -67,7 +67,7 @@ def test_the_format_table_has_every_suffix():
     said = {
         suffix for cells in table_of("suffix") for suffix in re.findall(r"`(\.[\w.]+)`", cells[0])
     }
-    assert said == {suffix for source in sources._sources() for suffix in source.suffixes}
+    assert said == {suffix for source in formats.SOURCES for suffix in source.suffixes}
 
 
 COMMAND_LINES = [

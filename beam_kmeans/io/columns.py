@@ -11,14 +11,8 @@ import pyarrow.compute as pc
 
 from beam_kmeans.errors import DataError
 from beam_kmeans.io.files import SourceFile
-from beam_kmeans.io.sources import (
-    NPY_COLUMN,
-    Column,
-    check_names,
-    is_list_of_numbers,
-    is_number,
-    source_of,
-)
+from beam_kmeans.io.formats import source_of
+from beam_kmeans.io.sources import NPY_COLUMN, Column, check_names, is_list_of_numbers, is_number
 
 _log = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ import pyarrow.compute as pc
 
 from beam_kmeans.errors import DataError
 from beam_kmeans.io.columns import Columns, resolve_columns
-from beam_kmeans.io.sources import Chunk, Split, is_list_of_numbers, is_number, source_of
+from beam_kmeans.io.formats import source_of
+from beam_kmeans.io.sources import Chunk, Split, is_list_of_numbers, is_number
 from beam_kmeans.values import canonical_float32
 
 __all__ = ["Columns", "Rows", "parse_rows", "read_rows", "resolve_columns"]

@@ -17,7 +17,7 @@ from beam_kmeans.errors import DataError
 from beam_kmeans.io import files
 from beam_kmeans.io.columns import Columns
 from beam_kmeans.io.csv import CsvSource
-from beam_kmeans.io.sources import source_of
+from beam_kmeans.io.formats import source_of
 
 #: The formats of predictions, by the ending of their files' names.
 FORMATS = ("parquet", "csv", "jsonl")

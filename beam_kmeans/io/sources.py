@@ -1,7 +1,6 @@
 """What a source of rows is: a format that knows its columns and splits, and reads chunks."""
 
 import difflib
-import functools
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -74,27 +73,6 @@ class Source(Protocol):
         self, split: Split, columns: Sequence[str], numeric: Collection[str]
     ) -> Iterator[Chunk]:
         """Yields the named columns; those in `numeric` must hold numbers or lists of them."""
-
-
-@functools.cache
-def _sources() -> tuple[Source, ...]:
-    # Here, because each format imports the types above.
-    from beam_kmeans.io import csv, npy, parquet
-
-    return parquet.ParquetSource(), csv.CsvSource(), npy.NpySource()
-
-
-def source_of(path: str) -> Source:
-    """Returns the source that reads a file, by the ending of its name.
-
-    Raises:
-        DataError: no format has this ending.
-    """
-    for source in _sources():
-        if path.lower().endswith(source.suffixes):
-            return source
-    known = ", ".join(suffix for source in _sources() for suffix in source.suffixes)
-    raise DataError(f"{path}: not a known format; names of data files end in {known}")
 
 
 @contextmanager

@@ -15,8 +15,9 @@ from beam_kmeans.io import files, shards
 from beam_kmeans.io.columns import Columns
 from beam_kmeans.io.features import Rows
 from beam_kmeans.io.files import SourceFile
+from beam_kmeans.io.formats import source_of
 from beam_kmeans.io.manifest import Standardization
-from beam_kmeans.io.sources import Split, source_of
+from beam_kmeans.io.sources import Split
 from beam_kmeans.values import canonical_float32
 
 

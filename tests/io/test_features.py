@@ -16,7 +16,8 @@ from beam_kmeans.io.features import (
     resolve_columns,
 )
 from beam_kmeans.io.files import match_files
-from beam_kmeans.io.sources import Chunk, source_of
+from beam_kmeans.io.formats import source_of
+from beam_kmeans.io.sources import Chunk
 from beam_kmeans.values import canonical_float32
 
 TINY = 2.0**-126  # the smallest float32 that is not denormal

@@ -22,7 +22,7 @@ from beam_kmeans.io.files import (
     whole_file,
     write_bytes,
 )
-from beam_kmeans.io.sources import source_of
+from beam_kmeans.io.formats import source_of
 from beam_kmeans.model import KMeansModel
 from beam_kmeans.predicting import predict
 

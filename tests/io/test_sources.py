@@ -2,9 +2,10 @@ import pytest
 
 from beam_kmeans.errors import DataError
 from beam_kmeans.io.csv import CsvSource
+from beam_kmeans.io.formats import source_of
 from beam_kmeans.io.npy import NpySource
 from beam_kmeans.io.parquet import ParquetSource
-from beam_kmeans.io.sources import check_names, source_of
+from beam_kmeans.io.sources import check_names
 
 
 @pytest.mark.parametrize(
