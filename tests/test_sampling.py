@@ -221,7 +221,7 @@ def draw_block_by_block(seed):
     return total
 
 
-def p_value_of_pairs(draw, seeds=4000):
+def p_value_of_pairs(draw, seeds=2500):
     """Of ordered pairs of drawn values, against sampling by weight without replacement."""
     weight = np.bincount(VALUES, WEIGHTS)
     chances, counts = np.zeros((5, 5)), np.zeros((5, 5), int)
@@ -241,7 +241,7 @@ class TestWeightedSampling:
         "draw", [draw_without_weights, draw_by_position_in_the_block, draw_block_by_block]
     )
     def test_a_wrong_sampler_would_be_seen(self, draw):
-        assert p_value_of_pairs(draw, 2000) < 1e-6
+        assert p_value_of_pairs(draw, 1000) < 1e-6
 
 
 @st.composite
