@@ -27,7 +27,7 @@ def arguments(source, work, *more):
         "--max_iterations=3",
         "--tolerance=0",
         "--iterations_per_job=2",
-        "--block_rows=25",
+        "--block_rows=40",
         "--on_bad_rows=drop",
         *more,
     ]
@@ -116,12 +116,12 @@ def test_two_drivers_on_one_directory_both_end_right(source, whole, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.kill
-@pytest.mark.timeout(400)
-@pytest.mark.parametrize("half", [HALF, AFTER], ids=["half", "after"])
-def test_killed_at_each_file_in_turn(source, whole, tmp_path, half):
+@pytest.mark.timeout(600)
+def test_killed_at_each_file_in_turn(source, whole, tmp_path):
     for number in range(1, len(whole[1]) + 1):
         work, log = tmp_path / f"work{number}", tmp_path / f"log{number}"
-        assert kills.run(arguments(source, work), log, kills.Kill(number, half)) == -9
+        kill = kills.Kill(number, HALF if number % 2 else AFTER)
+        assert kills.run(arguments(source, work), log, kill) == -signal.SIGKILL
         check_nothing_half_written(work)
         assert kills.run(arguments(source, work), log) == 0, f"{log}.output"
         check_same(work, whole[0])
@@ -130,6 +130,7 @@ def test_killed_at_each_file_in_turn(source, whole, tmp_path, half):
 
 @pytest.mark.heavy
 @pytest.mark.kill
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("half", [HALF, AFTER], ids=["half", "after"])
 def test_killed_again_and_again(source, whole, tmp_path, half):
     """Each run puts a few more files in place than the one before it, until one ends."""
@@ -148,9 +149,15 @@ def test_killed_again_and_again(source, whole, tmp_path, half):
 @pytest.mark.heavy
 @pytest.mark.kill
 @pytest.mark.parametrize(
-    "name", ["finished-", "model/centers.npy", "model/model.json", "state.json", "timings"]
+    ("name", "half"),
+    [
+        ("finished-", HALF),
+        ("finished-", AFTER),
+        ("model/centers.npy", AFTER),
+        ("model/model.json", AFTER),
+        ("timings", HALF),
+    ],
 )
-@pytest.mark.parametrize("half", [HALF, AFTER], ids=["half", "after"])
 def test_killed_while_a_raised_run_replaces_its_model(source, whole, tmp_path, name, half):
     work, log = tmp_path / "work", tmp_path / "log"
     assert kills.run([*arguments(source, work), "--max_iterations=1"], log) == 0
@@ -193,9 +200,10 @@ def test_killed_at_any_time(source, whole, tmp_path):
 
 @pytest.mark.heavy
 @pytest.mark.kill
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("other", [[], ["--block_rows=7"], ["--iterations_per_job=1"]], ids=str)
 def test_several_drivers_on_one_directory(source, whole, tmp_path, other):
-    for number in range(3):
+    for number in range(2):
         work = tmp_path / f"work{number}"
         commands = [arguments(source, work), [*arguments(source, work), *other]] * 2
         started = [
@@ -209,6 +217,7 @@ def test_several_drivers_on_one_directory(source, whole, tmp_path, other):
 
 @pytest.mark.heavy
 @pytest.mark.kill
+@pytest.mark.timeout(300)
 def test_a_driver_goes_on_beside_one_that_is_killed(source, whole, tmp_path):
     names = ["shard-", "group-", "dataset.json", "drawn-", "iterations/000001", "finished-"]
     codes = []

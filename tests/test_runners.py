@@ -45,20 +45,17 @@ def fit_files(fit, source, work, options=(), **settings):
 
 
 @each_fit
-@pytest.mark.parametrize("options", [[], THREADS, REPEATED], ids=["memory", "threads", "repeated"])
+@pytest.mark.parametrize("options", [THREADS, REPEATED], ids=["threads", "repeated"])
 def test_runners_in_this_process(expected, source, tmp_path, fit, options):
     assert fit_files(fit, source, tmp_path, options) == expected[fit]
 
 
-@each_fit
-@pytest.mark.parametrize(("files", "block_rows"), [(17, 40)])
-def test_files_and_blocks(expected, tmp_path, fit, files, block_rows):
-    source = tables.write(tmp_path / "in", ROWS, files=files, weights=WEIGHTS, row_group=100)
-    assert fit_files(fit, source, tmp_path / "work", block_rows=block_rows) == expected[fit]
+def test_many_files_and_small_blocks(expected, tmp_path):
+    source = tables.write(tmp_path / "in", ROWS, files=17, weights=WEIGHTS, row_group=100)
+    assert fit_files("random", source, tmp_path / "work", block_rows=40) == expected["random"]
 
 
-@each_fit
-@pytest.mark.parametrize("settings", [(64, 1), (1000, 3)], ids=str)
+@pytest.mark.parametrize(("fit", "settings"), [("random", (64, 1)), ("relocate", (1000, 3))])
 def test_tiles_and_threads_of_kernels(expected, monkeypatch, fit, settings):
     monkeypatch.setattr(kernels, "settings", kernels.Settings(*settings))
     assert runs.outcome(FITS[fit].fit(ROWS, sample_weight=WEIGHTS)) == expected[fit]
