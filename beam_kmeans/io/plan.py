@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -42,7 +43,7 @@ class StagePlan:
     on_bad_rows: str
     block_rows: int
 
-    @property
+    @functools.cached_property
     def source(self) -> dict[str, Any]:
         """All that can change a byte of the staged rows, with a fingerprint over it."""
         columns = self.columns

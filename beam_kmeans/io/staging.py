@@ -1,6 +1,7 @@
 """Staging: files are parsed once into a staged dataset, by a Beam pipeline."""
 
 import dataclasses
+import glob
 import json
 import logging
 from collections.abc import Iterable, Iterator, Sequence
@@ -150,9 +151,20 @@ def stage_group(
         raise
     if rejected:
         lines = "".join(json.dumps(row) + "\n" for row in rejected)
-        files.write_bytes(files.join(plan.rejected, f"{group.number:06d}.jsonl"), lines.encode())
+        files.write_bytes(_rejected_path(plan, group.number), lines.encode())
     result = GroupResult(group.number, offset, len(rejected), denormals, tuple(output.infos))
     return result, output.statistics
+
+
+def _rejected_path(plan: StagePlan, group: int) -> str:
+    return files.join(plan.rejected, f"{plan.source['fingerprint']}-{group:06d}.jsonl")
+
+
+def _remove_other_lists(plan: StagePlan, groups: Iterable[GroupResult]) -> None:
+    """Removes what earlier attempts on other files have rejected."""
+    own = {_rejected_path(plan, group.number) for group in groups if group.rejected}
+    found = files.list_files(files.join(glob.escape(plan.rejected), "*-[0-9]*.jsonl"))
+    files.remove([path for path in found if path not in own])
 
 
 def _join(parts: list[Rows]) -> Rows:
@@ -243,6 +255,7 @@ class _WriteManifest(beam.DoFn):
             raise DataError(
                 f"{first} rows were read, but {statistics.rows} staged and {rejected} rejected"
             )
+        _remove_other_lists(plan, groups)
         StagedDataset(
             path=plan.output,
             features=plan.columns.names,

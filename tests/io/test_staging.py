@@ -550,3 +550,17 @@ def test_two_stages_of_other_blocks_do_not_spoil_each_other(tmp_path, source, mo
     monkeypatch.setattr(staging, "stage_group", overtaken)
     dataset = stage(source, str(tmp_path / "out"), block_rows=50)
     np.testing.assert_array_equal(staged_rows(dataset)[0], np.column_stack([ROWS, WEIGHTS]))
+
+
+def test_rows_that_an_earlier_attempt_rejected_are_not_listed(tmp_path):
+    folder = tmp_path / "in"
+    pattern = tables.write(folder, np.full((40, 2), np.nan), "npy", files=4)
+    with pytest.raises(DataError, match="40 were rejected"):
+        stage(pattern, str(tmp_path / "out"), on_bad_rows="drop")
+    tables.write(folder, spoil(ROWS[:40], {3}), "npy", files=2)
+    for path in sorted(folder.iterdir())[2:]:
+        path.unlink()
+    dataset = stage(pattern, str(tmp_path / "out"), on_bad_rows="drop")
+    listed = sorted((tmp_path / "out" / "rejected").iterdir())
+    lines = [line for path in listed for line in path.read_text().splitlines()]
+    assert (dataset.rejected, len(lines)) == (1, 1)
