@@ -370,6 +370,13 @@ def test_train_is_refused_where_only_the_last_graph_is_kept(source, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
+def test_a_segment_for_a_template_reports_nothing(source, tmp_path, whole_run):
+    """A launcher keeps its graph to run it later; the runner of this test runs it at once."""
+    options = pipeline_options([f"--template_location={tmp_path}/template"])
+    assert run_segment(job(source, tmp_path / "work"), options) is None
+    assert runs.arrays(tmp_path / "work") == runs.arrays(whole_run)
+
+
 # Refusals
 
 
