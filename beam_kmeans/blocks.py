@@ -48,10 +48,11 @@ class Block:
         if bad.size:
             raise DataError(f"{self._name(int(bad[0]))} holds a value that is no finite float32")
         if self.weights is not None:
-            weights = canonical_float32(np.asarray(self.weights))[0]
+            given = np.asarray(self.weights)
+            weights = canonical_float32(given)[0]
             if weights.shape != (len(rows),):
                 raise DataError(f"{len(rows)} rows need as many weights, found {weights.shape}")
-            bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+            bad = np.flatnonzero(~np.isfinite(weights) | (given < 0))
             if bad.size:
                 raise DataError(f"{self._name(int(bad[0]))} has weight {self.weights[bad[0]]}")
             object.__setattr__(self, "weights", weights)

@@ -167,7 +167,7 @@ def checked_weights(sample_weight: npt.ArrayLike, rows: int) -> Floats:
             f"of {found.dtype}"
         )
     weights, _ = canonical_float32(found)
-    bad = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    bad = np.flatnonzero(~np.isfinite(weights) | (found < 0))
     if bad.size:
         raise DataError(
             f"sample_weight: row {bad[0]} has weight {found[bad[0]]}; finite weights of at least 0 "

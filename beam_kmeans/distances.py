@@ -40,7 +40,7 @@ class Centers:
     def _prepare_filter(self) -> None:
         # Shifted to the centers' middle and scaled by a power of two, so that neither an offset
         # of the data costs digits nor its scale overflows.
-        middle = self.wide.mean(axis=0).astype(np.float32).astype(np.float64)
+        middle = _middle(self.wide[self.live])
         moved = self.wide - middle
         largest = float(np.abs(moved).max())
         exponent = int(np.clip(np.frexp(largest)[1], -100, 120)) if largest else 0
@@ -70,6 +70,12 @@ class Centers:
         )
 
 
+def _middle(centers: Floats) -> Floats:
+    """float64 [d]: the medians of centers [k, d], which a few far centers do not move."""
+    place = (len(centers) - 1) // 2
+    return np.partition(centers, place, axis=0)[place]
+
+
 def _grouping(k: int) -> tuple[int, int]:
     """Group size and number of groups in which the filter looks for the smallest of k."""
     group = 8 if k <= 64 else 16 if k <= 512 else 32 if k <= 4096 else 64
@@ -84,19 +90,17 @@ def decide(centers: Centers, rows: Rows) -> Indices:
     """
     out = np.empty(len(rows), np.int32)
     live = centers.wide[centers.live]
-    middle = live.mean(axis=0)
+    middle = _middle(live)
     moved = live - middle
     norms, halves = np.sqrt((moved * moved).sum(axis=1)), (moved * moved).sum(axis=1) / 2
     factor = 4.0 * (centers.d + 14) * _UNIT64
-    # The shift itself is rounded, in units of what was shifted.
-    shifted = (np.abs(live).max(axis=0) + np.abs(middle)).max() * np.sqrt(centers.d)
     step = max(1, _DECISION_VALUES // max(len(live), centers.d))
     for start in range(0, len(rows), step):
         wide = rows[start : start + step].astype(np.float64)
         away = wide - middle
         lengths = np.sqrt((away * away).sum(axis=1))[:, None]
         estimate = halves - away @ moved.T
-        bound = factor * (lengths + norms + shifted) * (lengths + norms + factor * shifted)
+        bound = factor * (lengths + norms) ** 2
         best = (estimate + bound).min(axis=1, keepdims=True)
         which, candidate = np.nonzero(estimate - bound <= best)
         scores = _pair_scores(wide, live, which, candidate)
