@@ -73,7 +73,8 @@ class Centers:
 def _middle(centers: Floats) -> Floats:
     """float64 [d]: the medians of centers [k, d], which a few far centers do not move."""
     place = (len(centers) - 1) // 2
-    return np.partition(centers, place, axis=0)[place]
+    middle: Floats = np.partition(centers, place, axis=0)[place]
+    return middle
 
 
 def _grouping(k: int) -> tuple[int, int]:
