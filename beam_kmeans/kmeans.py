@@ -1,6 +1,7 @@
 """KMeans: a configuration that fits models."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -58,8 +59,8 @@ class KMeans(Parameters):
 
     def fit(
         self,
-        data: str | Sequence[str] | StagedDataset | npt.ArrayLike,
-        work_dir: str | None = None,
+        data: str | os.PathLike[str] | Sequence[str] | StagedDataset | npt.ArrayLike,
+        work_dir: str | os.PathLike[str] | None = None,
         options: "PipelineOptions | Sequence[str] | None" = None,
         sample_weight: npt.ArrayLike | None = None,
         **settings: Any,
@@ -79,6 +80,7 @@ class KMeans(Parameters):
         Raises:
             ValueError: an argument that is not allowed, or data that cannot be clustered so.
         """
+        work_dir = None if work_dir is None else os.fspath(work_dir)
         if isinstance(data, StagedDataset):
             return self._fit_files((data.path,), work_dir, options, sample_weight, settings)
         patterns = _patterns(data)
@@ -119,8 +121,8 @@ class KMeans(Parameters):
 
 def _patterns(data: Any) -> tuple[str, ...] | None:
     """The globs that the data names, None where it is an array."""
-    if isinstance(data, str):
-        return (data,)
-    if isinstance(data, (list, tuple)) and data and all(isinstance(one, str) for one in data):
-        return tuple(data)
-    return None
+    found = [data] if isinstance(data, (str, os.PathLike)) else data
+    if not isinstance(found, (list, tuple)) or not found:
+        return None
+    named = all(isinstance(one, (str, os.PathLike)) for one in found)
+    return tuple(os.fspath(one) for one in found) if named else None

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import importlib.metadata
 import io
+import os
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -60,6 +61,7 @@ class KMeansModel:
     def __post_init__(self) -> None:
         centers = checked_centers("cluster_centers", self.cluster_centers)
         object.__setattr__(self, "cluster_centers", centers)
+        object.__setattr__(self, "history", tuple(self.history))
         if not self.features:
             object.__setattr__(self, "features", default_features(centers.shape[1]))
 
@@ -156,12 +158,12 @@ class KMeansModel:
                     "features in the model's order"
                 )
 
-    def save(self, path: str) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model into a directory, on any file system that Beam knows.
 
         `model.json` is written last and holds the checksum of `centers.npy`.
         """
-        buffer = io.BytesIO()
+        path, buffer = os.fspath(path), io.BytesIO()
         np.save(buffer, self.cluster_centers, allow_pickle=False)
         files.write_bytes(files.join(path, "centers.npy"), buffer.getvalue())
         standardization = self.standardization
@@ -181,12 +183,13 @@ class KMeansModel:
         write_json(files.join(path, "model.json"), fields, FORMAT_VERSION)
 
     @classmethod
-    def load(cls, path: str) -> "KMeansModel":
+    def load(cls, path: str | os.PathLike[str]) -> "KMeansModel":
         """Reads a model back from its directory.
 
         Raises:
             DataError: there is none, it is damaged, half-written or of a newer format.
         """
+        path = os.fspath(path)
         name = files.join(path, "model.json")
         if not files.exists(name):
             raise DataError(f"{path} holds no model: it has no model.json")
@@ -281,8 +284,14 @@ def read_centers(path: str, standardized: bool = False) -> npt.NDArray[np.float3
     if path.endswith(".npy"):
         try:
             found = np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
+        except OSError as error:
+            raise DataError(f"{path} cannot be read: {error}") from error
+        except (ValueError, EOFError) as error:
+            # NumPy's own words recommend to load it unsafely.
+            raise DataError(f"{path} holds no centers: it is no .npy array of numbers") from error
+        try:
             return checked_centers(path, found)
-        except (OSError, ValueError, EOFError) as error:
+        except ValueError as error:
             raise DataError(f"{path} holds no centers: {error}") from error
     model = KMeansModel.load(path)
     if (model.standardization is not None) != standardized:

@@ -32,6 +32,15 @@ def test_a_model_that_standardizes_is_no_start_in_python():
         KMeans(num_clusters=2, initial_clusters=model)
 
 
+def test_files_may_be_named_by_paths(tmp_path):
+    np.save(tmp_path / "rows.npy", np.arange(4, dtype=np.float32)[:, None])
+    kmeans = KMeans(num_clusters=2, initial_clusters=CENTERS)
+    model = kmeans.fit(tmp_path / "rows.npy", work_dir=tmp_path / "work")
+    model.save(tmp_path / "copy")
+    copy = KMeansModel.load(tmp_path / "copy")
+    assert copy.history == model.history == kmeans.fit([[0], [1], [2], [3]]).history
+
+
 def test_a_model_is_a_start_in_python():
     model = KMeansModel(CENTERS, 0.0, np.array([1, 1]))
     kmeans = KMeans(num_clusters=2, initial_clusters=model, max_iterations=0)

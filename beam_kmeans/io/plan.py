@@ -120,7 +120,9 @@ def make_plan(
         raise ValueError(f"on_bad_rows: {on_bad_rows!r} is not allowed; allowed: 'error' or 'drop'")
     if block_rows is not None and not 1 <= block_rows <= 2**24:
         raise ValueError(f"block_rows: {block_rows} is not allowed; allowed: 1 to {2**24}")
-    patterns = [input] if isinstance(input, str) else list(input)
+    patterns = [input] if isinstance(input, (str, os.PathLike)) else list(input)
+    patterns = [os.fspath(pattern) for pattern in patterns]
+    output = os.fspath(output)
     found = files.match_files(patterns)
     columns = resolve_columns(
         found, features=features, features_column=features_column, weight_column=weight_column
