@@ -206,7 +206,7 @@ def test_centers_that_cannot_be_read_are_refused(tmp_path):
     rows = [Block(blobs())]
     assert refusal(rows, str(tmp_path)) == f"{tmp_path} holds no model: it has no model.json"
     missing = str(tmp_path / "none.npy")
-    assert f"{missing} holds no centers" in refusal(rows, missing)
+    assert f"{missing} cannot be read" in refusal(rows, missing)
     np.save(tmp_path / "bad.npy", np.full((2, 8), np.nan))
     assert "bad.npy: center 0 holds a value that is no finite" in refusal(
         rows, str(tmp_path / "bad.npy")
