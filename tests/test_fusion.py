@@ -222,6 +222,8 @@ def parts_of(proto):
             yield bz2.decompress(base64.b64decode(payload.do_fn.payload))
 
 
+@pytest.mark.heavy
+@pytest.mark.runners
 def test_the_graph_of_50_iterations_is_small_and_holds_no_center_and_no_shard(dataset, tmp_path):
     centers = np.random.default_rng(0).random((400, 8)).astype(np.float32)
     whole = segment(tmp_path, beam.Create([dataset.path]), 50, centers, k=400)

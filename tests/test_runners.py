@@ -44,8 +44,18 @@ def fit_files(fit, source, work, options=(), **settings):
     return runs.outcome(FITS[fit].fit(source, str(work), [*options], **settings))
 
 
-@each_fit
-@pytest.mark.parametrize("options", [THREADS, REPEATED], ids=["threads", "repeated"])
+HEAVY = [pytest.mark.heavy, pytest.mark.runners]
+
+
+@pytest.mark.parametrize(
+    ("fit", "options"),
+    [
+        pytest.param("random", THREADS, id="random-threads"),
+        pytest.param("relocate", REPEATED, id="relocate-repeated"),
+        pytest.param("relocate", THREADS, id="relocate-threads", marks=HEAVY),
+        pytest.param("random", REPEATED, id="random-repeated", marks=HEAVY),
+    ],
+)
 def test_runners_in_this_process(expected, source, tmp_path, fit, options):
     assert fit_files(fit, source, tmp_path, options) == expected[fit]
 
