@@ -98,6 +98,11 @@ class WorkDir:
         path = files.join(self.path, "config.json")
         asked = parameters.fingerprint()
         if not files.exists(path):
+            if files.list_files(self._pattern("iterations/*/*/*/*.json")):
+                raise DataError(
+                    f"{self.path} holds states of a run, but not its config.json: give another "
+                    "work_dir"
+                )
             if plan is not None:
                 plan.save()
             whole = {"kmeans": asked, "source": source, "max_iterations": parameters.max_iterations}

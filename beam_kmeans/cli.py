@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from beam_kmeans.driver import RunReport, TrainJob
     from beam_kmeans.predicting import PredictReport
 
+#: How the message of an argument that is not allowed begins: with its name, or some.
+_USAGE = re.compile(r"[a-z_]+(, [a-z_]+)*: ")
 _LOGGER = logging.getLogger("beam_kmeans")
 
 
@@ -79,8 +81,11 @@ def entry(argv: Sequence[str] | None = None) -> int:
         except Exception as error:
             if verbose:
                 traceback.print_exc()
-            print(f"{PROGRAM}: {_explain(error, verbose)}", file=sys.stderr)
-            return 1
+            usage = isinstance(error, ValueError) and _USAGE.match(str(error)) is not None
+            usage = usage and message_of(error) is None
+            text = str(error) if usage else _explain(error, verbose)
+            print(f"{PROGRAM}: {text}", file=sys.stderr)
+            return 2 if usage else 1
     return 0
 
 
@@ -159,7 +164,7 @@ def _train_job(args: argparse.Namespace) -> "TrainJob":
     from beam_kmeans.driver import TrainJob
 
     given = vars(args)
-    initial = _initial_clusters(args)
+    initial, initial_features = _initial_clusters(args)
     try:
         fields = {field.name: given[field.name] for field in dataclasses.fields(Parameters)}
         parameters = Parameters(**{**fields, "initial_clusters": initial})
@@ -168,20 +173,22 @@ def _train_job(args: argparse.Namespace) -> "TrainJob":
     shared = {field.name for field in dataclasses.fields(TrainJob)} & {*given}
     values = {name: given[name] for name in shared}
     values["features"] = _tuple_or_none(args.features)
+    values["initial_features"] = initial_features
     return TrainJob(**{**values, "parameters": parameters, "input": tuple(args.input)})
 
 
-def _initial_clusters(args: argparse.Namespace) -> Any:
+def _initial_clusters(args: argparse.Namespace) -> tuple[Any, tuple[str, ...] | None]:
+    """What `--initial_clusters` names, and the features' names where it has them."""
     from beam_kmeans.io import files
     from beam_kmeans.model import read_centers
 
     value = args.initial_clusters
     if value in INITIALISERS:
-        return value
-    if value.endswith(".npy") or files.exists(files.join(value, "model.json")):
-        return read_centers(value, _standardizes(args) and not value.endswith(".npy"))
-    allowed = ", ".join([*INITIALISERS, "FILE.npy", "a model's directory (with a model.json)"])
-    args.parser.error(f"argument --initial_clusters: {value!r} is none of: {allowed}")
+        return value, None
+    if not (value.endswith(".npy") or files.exists(files.join(value, "model.json"))):
+        allowed = ", ".join([*INITIALISERS, "FILE.npy", "a model's directory (with a model.json)"])
+        args.parser.error(f"argument --initial_clusters: {value!r} is none of: {allowed}")
+    return read_centers(value, _standardizes(args) and not value.endswith(".npy"))
 
 
 def _standardizes(args: argparse.Namespace) -> bool:

@@ -49,9 +49,9 @@ class Parameters:
 
     def __post_init__(self) -> None:
         put = object.__setattr__
-        put(self, "num_clusters", _integer("num_clusters", self.num_clusters, 1))
-        put(self, "random_seed", _integer("random_seed", self.random_seed, 0, LARGEST_SEED))
-        put(self, "max_iterations", _integer("max_iterations", self.max_iterations, 0))
+        put(self, "num_clusters", checked_integer("num_clusters", self.num_clusters, 1))
+        put(self, "random_seed", checked_integer("random_seed", self.random_seed, 0, LARGEST_SEED))
+        put(self, "max_iterations", checked_integer("max_iterations", self.max_iterations, 0))
         put(self, "tolerance", _tolerance(self.tolerance))
         _one_of("empty_clusters", self.empty_clusters, EMPTY_CLUSTERS)
         put(self, "initial_clusters", _initial_clusters(self.initial_clusters, self.num_clusters))
@@ -124,7 +124,12 @@ def _initial_clusters(value: Any, num_clusters: int) -> Literal["random"] | npt.
     return centers
 
 
-def _integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+def checked_integer(name: str, value: Any, least: int, most: int | None = None) -> int:
+    """A whole number within bounds, of any integer type but bool.
+
+    Raises:
+        ValueError: names the argument, what was found and what is allowed.
+    """
     bounds = f"an integer from {least} to {most}" if most else f"an integer of at least {least}"
     try:
         if isinstance(value, (bool, np.bool_)):

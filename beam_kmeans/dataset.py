@@ -138,6 +138,8 @@ def checked_rows(name: str, data: npt.ArrayLike) -> Floats:
     Raises:
         DataError: no matrix of numbers, or a row with a value that is no finite float32.
     """
+    if np.ma.is_masked(data):
+        raise DataError(f"{name}: masked values are missing values; leave their rows out")
     found = np.asarray(data)
     if found.dtype.kind not in "iuf":
         raise DataError(f"{name}: numbers are needed, found an array of {found.dtype}")

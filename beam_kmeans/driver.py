@@ -13,17 +13,17 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.pvalue import PCollection
 
 from beam_kmeans.checkpoint import Commit, WorkDir
-from beam_kmeans.config import Parameters
+from beam_kmeans.config import Parameters, checked_integer
 from beam_kmeans.errors import DataError
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import MANIFEST, StagedDataset
 from beam_kmeans.io.plan import StagePlan, absolute, make_plan
 from beam_kmeans.io.staging import StageFiles, existing_dataset, report
 from beam_kmeans.kernels import import_ahead
-from beam_kmeans.model import KMeansModel
+from beam_kmeans.model import KMeansModel, check_features
 from beam_kmeans.options import DEFAULT_RUNNER
 from beam_kmeans.passes.context import context_of
-from beam_kmeans.running import JobError, run_pipeline, template_location
+from beam_kmeans.running import JobError, only_launches, run_pipeline, template_location
 from beam_kmeans.segment import Start, build_segment, publish
 
 _log = logging.getLogger(__name__)
@@ -49,6 +49,7 @@ class TrainJob:
         block_rows: as `stage`.
         iterations_per_job: updates in a job at most; None takes 10, on Dataflow 5.
         model_dir: where the model goes; None takes `work_dir`/model.
+        initial_features: the features of given centers, where they have names.
     """
 
     parameters: Parameters
@@ -62,11 +63,11 @@ class TrainJob:
     block_rows: int | None = None
     iterations_per_job: int | None = None
     model_dir: str | None = None
+    initial_features: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        most = self.iterations_per_job
-        if most is not None and not 1 <= most <= 1000:
-            raise ValueError(f"iterations_per_job: {most} is not allowed; allowed: 1 to 1000")
+        if self.iterations_per_job is not None:
+            checked_integer("iterations_per_job", self.iterations_per_job, 1, 1000)
         if not self.work_dir:
             raise ValueError("work_dir: a directory is needed for what a run commits")
 
@@ -80,6 +81,8 @@ class RunReport:
         converged: whether the fit ended by its tolerance.
         iterations: updates done.
         inertia: of the centers measured last; None before the first pass.
+        inertia_of_iteration: the updates that these centers had had: one fewer than `iterations`
+            until the run has finished.
         shift: squared distance that the last update moved the centers; None before it.
         rows: N.
         num_clusters: k.
@@ -96,6 +99,7 @@ class RunReport:
     converged: bool
     iterations: int
     inertia: float | None
+    inertia_of_iteration: int | None
     shift: float | None
     rows: int
     num_clusters: int
@@ -154,7 +158,7 @@ class _Driver:
                 self.model_dir,
             )
         self.jobs += 1
-        if template_location(self.options):
+        if only_launches(self.options):
             return
         if self.dataset is None:
             self.dataset = StagedDataset.open(self.work.dataset)
@@ -173,6 +177,7 @@ class _Driver:
             converged=bool(state and state.converged),
             iterations=state.iteration if state else 0,
             inertia=history[-1]["inertia"] if history else None,
+            inertia_of_iteration=history[-1]["iteration"] if history else None,
             shift=shifts[-1] if shifts else None,
             rows=self._staged().rows,
             num_clusters=self.parameters.num_clusters,
@@ -248,6 +253,10 @@ class _Driver:
                 f"initial_clusters: the centers have {given.shape[1]} features, the data has "
                 f"{self.num_features}"
             )
+        names = self.job.initial_features
+        if given is not None and names is not None:
+            found = self.plan.columns.names if self.plan else self._staged().features
+            check_features(names, found, "initial_clusters: ")
 
     def _start(self, last: tuple[str, Commit] | None) -> Start:
         if last is not None:
@@ -328,7 +337,7 @@ def run_segment(job: TrainJob, options: PipelineOptions) -> RunReport | None:
     last = driver.last()
     if last is None or not last[1].state.finished:
         driver.run_segment(last)
-        if template_location(options):
+        if only_launches(options):
             return None
         last = driver.last()
     if last is not None and last[1].state.finished:

@@ -91,7 +91,8 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
         "--initial_clusters",
         required=True,
         metavar="|".join([*INITIALISERS, "FILE.npy", "MODEL_DIR"]),
-        help="random: distinct rows drawn by weight; or the initial centers themselves",
+        help="random: distinct rows drawn by weight; or the initial centers themselves, with "
+        "--standardize in standardized units",
     )
     parser.add_argument(
         "--random_seed",

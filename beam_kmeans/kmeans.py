@@ -3,9 +3,8 @@
 import dataclasses
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
 import numpy.typing as npt
 
 from beam_kmeans.config import Parameters
@@ -55,6 +54,7 @@ class KMeans(Parameters):
                     "where the new rows are too, give its cluster_centers"
                 )
             object.__setattr__(self, "initial_clusters", model.cluster_centers)
+            object.__setattr__(self, "_initial_features", model.features)
         super().__post_init__()
 
     def fit(
@@ -90,7 +90,7 @@ class KMeans(Parameters):
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"{name}: not allowed with an array, which is fitted in memory")
-        fitted = fit(MemoryDataset(np.asarray(data), sample_weight), self)
+        fitted = fit(MemoryDataset(cast(npt.ArrayLike, data), sample_weight), self)
         return model_of(fitted.centers, fitted.counts, fitted.state)
 
     def _fit_files(
@@ -110,11 +110,18 @@ class KMeans(Parameters):
             raise ValueError("sample_weight: not allowed with files; name their weight_column")
         names = {field.name for field in dataclasses.fields(TrainJob)}
         for name in settings:
-            if name not in names - {"parameters", "input", "work_dir"}:
+            if name not in names - {"parameters", "input", "work_dir", "initial_features"}:
                 raise TypeError(f"fit() has no argument {name!r}")
         if settings.get("features") is not None:
             settings = {**settings, "features": tuple(settings["features"])}
-        job = TrainJob(parameters=self, input=patterns, work_dir=work_dir, **settings)
+        named = getattr(self, "_initial_features", None)
+        job = TrainJob(
+            parameters=self,
+            input=patterns,
+            work_dir=work_dir,
+            initial_features=named,
+            **settings,
+        )
         report = train(job, pipeline_options(options))
         return KMeansModel.load(str(report.model_dir))
 

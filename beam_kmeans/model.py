@@ -145,18 +145,7 @@ class KMeansModel:
         Raises:
             DataError: their number or names differ.
         """
-        if len(names) != self.num_features:
-            raise DataError(
-                f"the model has {self.num_features} features, the input has {len(names)}"
-            )
-        if is_default(names) or is_default(self.features):
-            return
-        for place, (own, other) in enumerate(zip(self.features, names, strict=True)):
-            if own != other:
-                raise DataError(
-                    f"feature {place} of the model is {own!r}, of the input {other!r}: name the "
-                    "features in the model's order"
-                )
+        check_features(self.features, names)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Writes the model into a directory, on any file system that Beam knows.
@@ -241,6 +230,29 @@ class KMeansModel:
         return kernels.Filter(self._centers)
 
 
+def check_features(own: Sequence[str], names: Sequence[str], argument: str = "") -> None:
+    """Checks that features are the same, in the same order; generated names match all.
+
+    Args:
+        own: names [d] of the model's features.
+        names: of the input's.
+        argument: how the message begins.
+
+    Raises:
+        DataError: their number or names differ.
+    """
+    if len(names) != len(own):
+        raise DataError(f"{argument}the model has {len(own)} features, the input has {len(names)}")
+    if is_default(names) or is_default(own):
+        return
+    for place, (mine, other) in enumerate(zip(own, names, strict=True)):
+        if mine != other:
+            raise DataError(
+                f"{argument}feature {place} of the model is {mine!r}, of the input {other!r}: name "
+                "the features in the model's order"
+            )
+
+
 def default_features(num_features: int) -> tuple[str, ...]:
     """The names of features that have none."""
     return tuple(f"feature_{place}" for place in range(num_features))
@@ -271,8 +283,10 @@ def model_of(
     )
 
 
-def read_centers(path: str, standardized: bool = False) -> npt.NDArray[np.float32]:
-    """float32 [k, d]: the centers in a `.npy` file, or those of a model in a directory.
+def read_centers(
+    path: str, standardized: bool = False
+) -> tuple[npt.NDArray[np.float32], tuple[str, ...] | None]:
+    """float32 [k, d]: the centers in a `.npy` file, or of a model, and the features' names there.
 
     Args:
         path: FILE.npy or MODEL_DIR.
@@ -290,7 +304,7 @@ def read_centers(path: str, standardized: bool = False) -> npt.NDArray[np.float3
             # NumPy's own words recommend to load it unsafely.
             raise DataError(f"{path} holds no centers: it is no .npy array of numbers") from error
         try:
-            return checked_centers(path, found)
+            return checked_centers(path, found), None
         except ValueError as error:
             raise DataError(f"{path} holds no centers: {error}") from error
     model = KMeansModel.load(path)
@@ -300,7 +314,7 @@ def read_centers(path: str, standardized: bool = False) -> npt.NDArray[np.float3
             f"the centers of the model in {path} {kinds[0]} standardized, the rows here "
             f"{kinds[1]}: they are in other units (its cluster_centers can be given as they are)"
         )
-    return model.cluster_centers
+    return model.cluster_centers, model.features
 
 
 def _versions() -> dict[str, str]:

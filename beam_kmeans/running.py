@@ -4,7 +4,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import GoogleCloudOptions, PipelineOptions
+from apache_beam.options.pipeline_options import (
+    GoogleCloudOptions,
+    PipelineOptions,
+    StandardOptions,
+)
 from apache_beam.runners.runner import PipelineState
 
 from beam_kmeans.errors import DataError, message_of
@@ -37,5 +41,11 @@ def run_pipeline(options: PipelineOptions) -> Iterator[beam.Pipeline]:
 
 
 def template_location(options: PipelineOptions) -> str | None:
-    """Where a template's launcher wants the job's graph, which is then not run; else None."""
+    """Where a template's launcher wants the job's graph; else None."""
     return options.view_as(GoogleCloudOptions).template_location or None
+
+
+def only_launches(options: PipelineOptions) -> bool:
+    """Whether a run only writes the job's graph: of all runners, Dataflow's knows templates."""
+    runner = str(options.view_as(StandardOptions).runner)
+    return "Dataflow" in runner and template_location(options) is not None

@@ -91,6 +91,7 @@ def publish(work: WorkDir, model_dir: str, dataset: str, commit: Commit) -> None
         "format_version": FORMAT_VERSION,
         "iteration": state.iteration,
         "inertia": last.get("inertia"),
+        "inertia_of_iteration": last.get("iteration"),
         "shift": shifts[-1] if shifts else None,
         "converged": state.converged,
         "finished": state.finished,

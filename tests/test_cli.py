@@ -28,6 +28,7 @@ class RunReport:
     converged: bool = True
     iterations: int = 7
     inertia: float | None = 2.5
+    inertia_of_iteration: int | None = 7
     shift: float | None = 0.0
     rows: int = 1000
     num_clusters: int = 3
@@ -53,6 +54,7 @@ class TrainJob:
     block_rows: int | None = None
     iterations_per_job: int | None = None
     model_dir: str | None = None
+    initial_features: tuple[str, ...] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

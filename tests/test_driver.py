@@ -136,6 +136,7 @@ def test_a_run_by_itself_says_the_same_as_its_model(source, tmp_path):
         "format_version": 1,
         "iteration": 3,
         "inertia": model.inertia,
+        "inertia_of_iteration": report.iterations,
         "shift": report.shift,
         "converged": False,
         "finished": True,
@@ -370,10 +371,9 @@ def test_train_is_refused_where_only_the_last_graph_is_kept(source, tmp_path):
     assert not (tmp_path / "work").exists()
 
 
-def test_a_segment_for_a_template_reports_nothing(source, tmp_path, whole_run):
-    """A launcher keeps its graph to run it later; the runner of this test runs it at once."""
+def test_a_runner_without_templates_runs_the_segment_and_says_so(source, tmp_path, whole_run):
     options = pipeline_options([f"--template_location={tmp_path}/template"])
-    assert run_segment(job(source, tmp_path / "work"), options) is None
+    assert run_segment(job(source, tmp_path / "work"), options).jobs == 1
     assert runs.arrays(tmp_path / "work") == runs.arrays(whole_run)
 
 

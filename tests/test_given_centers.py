@@ -45,3 +45,49 @@ def test_a_model_is_a_start_in_python():
     model = KMeansModel(CENTERS, 0.0, np.array([1, 1]))
     kmeans = KMeans(num_clusters=2, initial_clusters=model, max_iterations=0)
     np.testing.assert_array_equal(kmeans.fit([[0.0], [3.0]]).cluster_centers, CENTERS)
+
+
+def test_a_model_of_features_in_another_order_is_no_start(tmp_path):
+    (tmp_path / "rows.csv").write_text("a,b\n1,2\n3,4\n")
+    source, centers = str(tmp_path / "rows.csv"), np.array([[1, 2], [3, 4]], np.float32)
+    model = KMeansModel(centers, 0.0, np.array([1, 1]), features=("a", "b"))
+    with pytest.raises(
+        DataError, match=r"initial_clusters: feature 0 of the model is 'a', of the input 'b'"
+    ):
+        KMeans(num_clusters=2, initial_clusters=model).fit(
+            source, work_dir=tmp_path / "work", features=["b", "a"]
+        )
+
+
+def test_states_without_their_configuration_are_no_ones(tmp_path):
+    np.save(tmp_path / "rows.npy", np.arange(4, dtype=np.float32)[:, None])
+    first = KMeans(num_clusters=2, initial_clusters=CENTERS, max_iterations=1)
+    first.fit(tmp_path / "rows.npy", work_dir=tmp_path / "work")
+    (tmp_path / "work" / "config.json").unlink()
+    other = KMeans(num_clusters=2, initial_clusters=CENTERS + 1, max_iterations=1)
+    with pytest.raises(DataError, match=r"holds states of a run, but not its config\.json"):
+        other.fit(tmp_path / "rows.npy", work_dir=tmp_path / "work")
+
+
+def test_a_first_file_of_only_a_header_tells_no_types(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n")
+    (tmp_path / "b.csv").write_text("x,y\n1,2\n3,5\n")
+    kmeans = KMeans(num_clusters=1, initial_clusters="random")
+    model = kmeans.fit(str(tmp_path / "*.csv"), work_dir=tmp_path / "work")
+    assert model.cluster_centers.tolist() == [[2.0, 3.5]]
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [("--iterations_per_job=2000", "iterations_per_job: 2000"), ("--work_dir=", "work_dir: a")],
+)
+def test_an_argument_that_is_not_allowed_is_a_usage_error(tmp_path, capsys, flag, said):
+    command = ["train", f"--input={tmp_path}/x.npy", f"--work_dir={tmp_path}", "--num_clusters=1"]
+    assert cli.entry([*command, "--initial_clusters=random", flag]) == 2
+    assert capsys.readouterr().err.splitlines()[-1].startswith(f"beam-kmeans: {said}")
+
+
+def test_masked_values_are_missing_values():
+    rows = np.ma.array([[1.0], [1000.0]], mask=[[False], [True]])
+    with pytest.raises(DataError, match="masked values are missing"):
+        KMeans(num_clusters=1, initial_clusters="random").fit(rows)

@@ -370,6 +370,15 @@ def test_a_missing_part_is_made_again(place):
     assert contents(place) == before
 
 
+def test_a_truncated_part_is_made_again(place):
+    pattern = write(place)
+    run(place, pattern)
+    before = contents(place)
+    os.truncate(parts(place)[1], 10)
+    run(place, pattern)
+    assert contents(place) == before
+
+
 OTHERS = [
     {"output_format": "csv"},
     {"all_scores": True},

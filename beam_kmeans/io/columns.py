@@ -56,8 +56,7 @@ def resolve_columns(
     """
     if not files:
         raise DataError("no file to read the columns of")
-    path = files[0].path
-    found = source_of(path).columns(path)
+    path, found = _first_with_types(files)
     if path.lower().endswith(".npy"):
         _check_npy(
             path,
@@ -86,6 +85,15 @@ def resolve_columns(
     else:
         features = _default_features(path, found, {weight_column, *id_columns})
     return Columns(tuple(features), features_column, weight_column, tuple(id_columns))
+
+
+def _first_with_types(files: Sequence[SourceFile]) -> tuple[str, list[Column]]:
+    """The first file whose columns tell their types, which a CSV of only a header does not."""
+    for file in files:
+        found = source_of(file.path).columns(file.path)
+        if not all(pa.types.is_null(column.type) for column in found):
+            return file.path, found
+    return files[0].path, source_of(files[0].path).columns(files[0].path)
 
 
 def _check_npy(path: str, **given: object) -> None:

@@ -63,8 +63,14 @@ def _match(pattern: str) -> list[SourceFile]:
     if local is not None and os.path.isdir(local):
         example = os.path.join(pattern, "*.parquet")
         raise DataError(f"{pattern!r} is a directory: name its files, for example {example!r}")
+    beam_pattern = pattern
+    if local is not None:
+        # Beam finds nothing for a pattern without a directory. A name that is there is that file,
+        # whatever characters it holds.
+        whole = os.path.abspath(local)
+        beam_pattern = glob.escape(whole) if os.path.isfile(whole) else whole
     try:
-        (result,) = FileSystems.match([_beam_path(pattern)])
+        (result,) = FileSystems.match([beam_pattern])
     except (BeamIOError, ValueError) as error:
         raise DataError(f"cannot look up {pattern!r}: {error}") from error
     return [
@@ -125,6 +131,16 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
         if os.path.exists(beside):
             os.remove(beside)
         raise
+
+
+def size_of(path: str) -> int:
+    """Returns the size of a file in bytes, -1 where there is none."""
+    local = local_path(path)
+    if local is not None:
+        return os.path.getsize(local) if os.path.isfile(local) else -1
+    (result,) = FileSystems.match([glob.escape(path)])
+    sizes = [int(match.size_in_bytes) for match in result.metadata_list if match.path == path]
+    return sizes[0] if sizes else -1
 
 
 def exists(path: str) -> bool:

@@ -10,6 +10,9 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+
+from beam_kmeans.config import checked_integer
 from beam_kmeans.errors import DataError
 from beam_kmeans.io import files
 from beam_kmeans.io.columns import Columns, resolve_columns
@@ -118,8 +121,12 @@ def make_plan(
     """
     if on_bad_rows not in ON_BAD_ROWS:
         raise ValueError(f"on_bad_rows: {on_bad_rows!r} is not allowed; allowed: 'error' or 'drop'")
-    if block_rows is not None and not 1 <= block_rows <= 2**24:
-        raise ValueError(f"block_rows: {block_rows} is not allowed; allowed: 1 to {2**24}")
+    if not isinstance(standardize, (bool, np.bool_)):
+        raise ValueError(f"standardize: {standardize!r} is not allowed; allowed: True or False")
+    if isinstance(features, str):
+        raise ValueError(f"features: a list of names is needed, found the text {features!r}")
+    if block_rows is not None:
+        block_rows = checked_integer("block_rows", block_rows, 1, 2**24)
     patterns = [input] if isinstance(input, (str, os.PathLike)) else list(input)
     patterns = [os.fspath(pattern) for pattern in patterns]
     output = os.fspath(output)

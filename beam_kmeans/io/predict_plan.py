@@ -139,7 +139,8 @@ class PredictPlan:
             others = sorted({*parts} - {*names})
             if others:
                 raise self._occupied(others[0], "is of other predictions")
-            return fields if {*names} <= {*parts} else None
+            whole = [files.size_of(name) for name in names] == fields["sizes"]
+            return fields if whole else None
         pattern = f"{glob.escape(self.output)}-workshop-*/plan.json"
         others = [path for path in files.list_files(pattern) if path != self.path]
         if others:

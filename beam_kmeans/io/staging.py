@@ -246,6 +246,8 @@ class _WriteManifest(beam.DoFn):
         if statistics is None or not statistics.rows:
             dropped = f" ({rejected} were rejected)" if rejected else ""
             raise DataError(f"the data has no rows{dropped}: {plan.files[0].path}, ...")
+        if not statistics.positive_rows:
+            raise DataError(f"the weights of all {statistics.rows} rows are 0")
         infos, first = [], 0
         for group in groups:
             for info in group.shards:

@@ -31,9 +31,15 @@ def model_digest(model: str) -> str:
     return hashlib.sha256(files.read_bytes(files.join(model, "model.json"))).hexdigest()
 
 
+_RECORD = "a record of predictions"
+
+
 @dataclasses.dataclass(frozen=True)
 class PartResult:
-    """What predicting a group of splits gave; `rows` are read, rejected ones included."""
+    """What predicting a group of splits gave.
+
+    `rows` are read, rejected ones included; `size` is the part file's, in bytes.
+    """
 
     number: int
     parts: int
@@ -41,6 +47,7 @@ class PartResult:
     predicted: int
     rejected: int
     inertia: float
+    size: int
 
 
 class PredictFiles(beam.PTransform[Any, Any]):
@@ -79,10 +86,11 @@ class _PredictGroup(beam.DoFn):
         plan = self._plan
         marker = plan.marker_path(group.number)
         part = plan.part_path(group.number, group.groups)
-        if not (files.exists(marker) and files.exists(part)):
+        known = read_json(marker, _RECORD, FORMAT_VERSION) if files.exists(marker) else None
+        if known is None or known["size"] != files.size_of(part):
             result = predict_group(plan, group, self._model)
             write_json(marker, dataclasses.asdict(result), FORMAT_VERSION)
-        fields = read_json(marker, "a record of predictions", FORMAT_VERSION)
+        fields = read_json(marker, _RECORD, FORMAT_VERSION)
         names = (field.name for field in dataclasses.fields(PartResult))
         yield PartResult(**{name: fields[name] for name in names})
 
@@ -129,7 +137,13 @@ def predict_group(plan: PredictPlan, group: SplitGroup, model: KMeansModel) -> P
         lines = "".join(json.dumps(row) + "\n" for row in rejected)
         files.write_bytes(files.join(plan.rejected, f"{group.number:05d}.jsonl"), lines.encode())
     return PartResult(
-        group.number, group.groups, read, predicted, len(rejected), inertia=math.fsum(sums)
+        group.number,
+        group.groups,
+        read,
+        predicted,
+        len(rejected),
+        inertia=math.fsum(sums),
+        size=files.size_of(plan.part_path(group.number, group.groups)),
     )
 
 
@@ -173,6 +187,7 @@ class _WriteSummary(beam.DoFn):
             "rows": rows,
             "rejected": rejected,
             "files": len(parts),
+            "sizes": [part.size for part in parts],
             "inertia": math.fsum(part.inertia for part in parts),
             "model": plan.model,
             "model_sha256": plan.model_sha256,

@@ -57,7 +57,7 @@ class CentersLoader:
     def _prepared(self, source: Any) -> PreparedCenters:
         prepared: PreparedCenters
         if isinstance(source, str):
-            prepared = self._shared.acquire(lambda: PreparedCenters(read_centers(source)))
+            prepared = self._shared.acquire(lambda: PreparedCenters(read_centers(source)[0]))
         else:
             array = _as_centers("centers", source)
             prepared = self._shared.acquire(lambda: PreparedCenters(array), array_sha256(array))

@@ -13,6 +13,7 @@ from beam_kmeans.io.files import (
     read_bytes,
     remove,
     remove_directory,
+    size_of,
     whole_file,
     write_bytes,
 )
@@ -119,3 +120,23 @@ def test_files_and_directories_are_removed_and_may_be_gone_already(tmp_path):
     for _ in range(2):
         remove_directory(str(tmp_path / "d"))
         assert os.listdir(tmp_path) == ["kept"]
+
+
+def test_a_pattern_needs_no_directory(tmp_path, monkeypatch):
+    (tmp_path / "a1.npy").write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    assert [file.path for file in match_files(["a*.npy"])] == [str(tmp_path / "a1.npy")]
+
+
+def test_a_name_that_is_there_is_no_pattern(tmp_path):
+    (tmp_path / "a[1].npy").write_bytes(b"x")
+    (tmp_path / "a1.npy").write_bytes(b"x")
+    name = str(tmp_path / "a[1].npy")
+    assert [file.path for file in match_files([name])] == [name]
+
+
+def test_sizes_are_those_of_files_alone(tmp_path):
+    (tmp_path / "a[1]").write_bytes(b"xyz")
+    assert size_of(str(tmp_path / "a[1]")) == 3
+    assert size_of(str(tmp_path / "none")) == -1
+    assert size_of(str(tmp_path)) == -1
