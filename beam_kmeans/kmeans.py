@@ -34,6 +34,7 @@ class KMeans(Parameters):
         ValueError: names the argument, what was found and what is allowed.
 
     Example:
+        >>> import numpy as np
         >>> rows = np.array([[0, 0], [0, 1], [9, 9], [9, 8]], np.float32)
         >>> model = KMeans(num_clusters=2, initial_clusters=rows[[0, 2]]).fit(rows)
         >>> model.cluster_centers.tolist(), model.inertia, model.counts.tolist()

@@ -67,7 +67,7 @@ def test_workers_may_have_another_working_directory(tmp_path, source, monkeypatc
     ("settings", "said"),
     [
         ({"on_bad_rows": "skip"}, "on_bad_rows: 'skip' is not allowed; allowed: 'error' or 'drop'"),
-        ({"block_rows": 0}, "block_rows: 0 is not allowed; allowed: 1 to "),
+        ({"block_rows": 0}, "block_rows: 0 is not allowed; allowed: an integer from 1 to "),
         ({"block_rows": 2**24 + 1}, "block_rows: .* is not allowed"),
         ({"features": ["x0", "nope"]}, "nope"),
         ({"weight_column": "v"}, "'v'"),

@@ -324,11 +324,11 @@ def test_all_rows_rejected(tmp_path):
 
 
 @pytest.mark.parametrize("standardize", [False, True])
-def test_weights_may_all_be_0_until_something_is_fitted(tmp_path, standardize):
+def test_weights_that_are_all_0_are_refused(tmp_path, standardize):
     pattern = tables.write(tmp_path / "in", ROWS, "columns", weights=WEIGHTS * 0)
-    dataset = stage(pattern, str(tmp_path / "out"), weight_column="w", standardize=standardize)
-    assert (dataset.rows, dataset.statistics.positive_rows) == (len(ROWS), 0)
-    assert dataset.standardization is None
+    with pytest.raises(DataError, match=f"the weights of all {len(ROWS)} rows are 0"):
+        stage(pattern, str(tmp_path / "out"), weight_column="w", standardize=standardize)
+    assert not (tmp_path / "out" / "dataset.json").exists()
 
 
 # Standardization
