@@ -1,20 +1,17 @@
-"""The questions a fit asks of data, answered for arrays in memory, and the fit that asks them."""
+"""The questions a fit asks of data, and their answers for arrays in memory."""
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from beam_kmeans import lloyd, seeding
-from beam_kmeans.config import Parameters
+from beam_kmeans import lloyd
 from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
-from beam_kmeans.fitting import FitState, advance
-from beam_kmeans.sampling import DistinctSample
+from beam_kmeans.seeding.state import Facts, Forgetful, Initialiser, Seeding
 from beam_kmeans.statistics import Statistics
 from beam_kmeans.sums import ExactSums
 from beam_kmeans.tally import LloydTally, Rows
@@ -32,8 +29,12 @@ class Dataset(Protocol):
     def statistics(self) -> Statistics:
         """Exact statistics of the features."""
 
-    def draw(self, num_clusters: int, random_seed: int) -> DistinctSample:
-        """k distinct rows at random, by weight."""
+    @property
+    def facts(self) -> Facts:
+        """What an initialiser needs to know before its first pass."""
+
+    def measure(self, initialiser: Initialiser, state: Seeding) -> Seeding:
+        """One pass of an initialisation over all rows, and what follows."""
 
     def gather(self, row_numbers: npt.NDArray[np.int64]) -> Floats:
         """float32 [m, d]: the rows of these numbers, in their order."""
@@ -66,8 +67,16 @@ class MemoryDataset:
             weights = None if self._weights is None else self._weights[start:stop]
             yield Rows(self._rows[start:stop], weights, np.arange(start, stop))
 
-    def draw(self, num_clusters: int, random_seed: int) -> DistinctSample:
-        return seeding.draw(self._parts(), num_clusters, random_seed)
+    @property
+    def facts(self) -> Facts:
+        found = self.statistics
+        weight = float(found.weight.to_fraction())
+        return Facts(found.positive_rows, self._rows.shape[1], weight)
+
+    def measure(self, initialiser: Initialiser, state: Seeding) -> Seeding:
+        # All rows are one part of a pass: there is nothing to merge.
+        summaries = dict(initialiser.measure(state, self._parts(), Forgetful()))
+        return initialiser.advance(state, summaries)
 
     def gather(self, row_numbers: npt.NDArray[np.int64]) -> Floats:
         return self._rows[row_numbers]
@@ -76,60 +85,6 @@ class MemoryDataset:
         tally = LloydTally(Centers(centers), far, self.statistics.exponents())
         tally.include(self._parts())
         return tally.result()
-
-
-@dataclasses.dataclass(frozen=True)
-class Fit:
-    """A finished fit: the final centers float32 [k, d], what was measured of them, the history."""
-
-    centers: Floats
-    counts: npt.NDArray[np.int64]
-    state: FitState
-
-
-def fit(dataset: Dataset, parameters: Parameters) -> Fit:
-    """Runs a whole fit over a dataset that answers at once.
-
-    Raises:
-        DataError: the data cannot be clustered so.
-    """
-    statistics = dataset.statistics
-    seeding.check_rows(statistics, parameters.num_clusters)
-    d = len(statistics.minimums)
-    centers = initial_centers(dataset, parameters)
-    if centers.shape[1] != d:
-        raise DataError(
-            f"initial_clusters: the centers have {centers.shape[1]} features, the data has {d}"
-        )
-    state, mean_variance = FitState(), statistics.mean_variance()
-    relocate = parameters.empty_clusters == "relocate"
-    while True:
-        survey, totals = dataset.tally(centers, relocate)
-        moves = lloyd.relocations(survey) if relocate and not state.is_last(parameters) else []
-        update = lloyd.update_range(centers, totals, survey, moves, 0)
-        measured = lloyd.measure(survey, [update.cost], statistics.sum_of_squares())
-        last = state.is_last(parameters)
-        state = advance(
-            state,
-            parameters,
-            mean_variance=mean_variance,
-            num_features=d,
-            measured=measured,
-            relocated=len(moves),
-            shift=update.shift,
-            rise=update.rise,
-        )
-        centers = centers if last else update.centers
-        if state.finished:
-            return Fit(centers, measured.counts, state)
-
-
-def initial_centers(dataset: Dataset, parameters: Parameters) -> Floats:
-    """float32 [k, d]: the centers a fit starts from."""
-    if parameters.given_centers is not None:
-        return parameters.given_centers
-    sample = dataset.draw(parameters.num_clusters, parameters.random_seed)
-    return dataset.gather(seeding.drawn_rows(sample))
 
 
 def checked_rows(name: str, data: npt.ArrayLike) -> Floats:

@@ -1,4 +1,4 @@
-"""The state of a fit, and the one transition that each pass over the data ends in."""
+"""The state of a fit, the one transition that each pass over the data ends in, and their loop."""
 
 from __future__ import annotations
 
@@ -6,7 +6,13 @@ import dataclasses
 from fractions import Fraction
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from beam_kmeans import lloyd
 from beam_kmeans.config import Parameters
+from beam_kmeans.dataset import Dataset
+from beam_kmeans.errors import DataError
 from beam_kmeans.lloyd import Measure, check_cost
 
 
@@ -102,3 +108,47 @@ def advance(
         converged=moved <= parameters.tolerance * mean_variance,
         finished=shift == 0,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class Fit:
+    """A finished fit: the final centers float32 [k, d], what was measured of them, the history."""
+
+    centers: npt.NDArray[np.float32]
+    counts: npt.NDArray[np.int64]
+    state: FitState
+
+
+def fit_from(dataset: Dataset, parameters: Parameters, centers: npt.NDArray[np.float32]) -> Fit:
+    """Runs Lloyd's iterations over a dataset that answers at once, from these centers.
+
+    Raises:
+        DataError: the data cannot be clustered so.
+    """
+    statistics = dataset.statistics
+    d = len(statistics.minimums)
+    if centers.shape[1] != d:
+        raise DataError(
+            f"initial_clusters: the centers have {centers.shape[1]} features, the data has {d}"
+        )
+    state, mean_variance = FitState(), statistics.mean_variance()
+    relocate = parameters.empty_clusters == "relocate"
+    while True:
+        survey, totals = dataset.tally(centers, relocate)
+        moves = lloyd.relocations(survey) if relocate and not state.is_last(parameters) else []
+        update = lloyd.update_range(centers, totals, survey, moves, 0)
+        measured = lloyd.measure(survey, [update.cost], statistics.sum_of_squares())
+        last = state.is_last(parameters)
+        state = advance(
+            state,
+            parameters,
+            mean_variance=mean_variance,
+            num_features=d,
+            measured=measured,
+            relocated=len(moves),
+            shift=update.shift,
+            rise=update.rise,
+        )
+        centers = centers if last else update.centers
+        if state.finished:
+            return Fit(centers, measured.counts, state)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy.typing as npt
 
 from beam_kmeans.config import Parameters
-from beam_kmeans.dataset import MemoryDataset, fit
+from beam_kmeans.dataset import MemoryDataset
+from beam_kmeans.in_memory import fit
 from beam_kmeans.io.manifest import StagedDataset
 from beam_kmeans.model import KMeansModel, model_of
 

@@ -13,6 +13,7 @@ from beam_kmeans.distances import Centers, decide
 from beam_kmeans.kernels import Filter, Tile, side_by_side
 from beam_kmeans.lloyd import FarRows, Survey
 from beam_kmeans.sums import ExactSums
+from beam_kmeans.values import unit_rows
 
 #: Rows that wait to be decided in float64, or to be summed outside the kernel's window.
 _WAITING_ROWS = 4096
@@ -39,6 +40,19 @@ class Rows(NamedTuple):
             return wide
         column = self.weights.astype(np.float64)[:, None]
         return np.concatenate([wide * column, column], axis=1)
+
+
+def in_metric(part: Rows, distance_metric: str) -> Rows:
+    """The rows as the metric measures them: under cosine unit rows, without those of zeros.
+
+    A row of zeros has no direction. It belongs to cluster 0 with a score of 1, and takes no part
+    in anything else: it is never drawn, summed or relocated to.
+    """
+    if distance_metric != "cosine":
+        return part
+    units, directed = unit_rows(part.rows)
+    whole = Rows(units, part.weights, part.row_numbers)
+    return whole if directed.all() else whole.pick(directed)
 
 
 class LloydTally:

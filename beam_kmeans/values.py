@@ -7,6 +7,8 @@ import numpy.typing as npt
 
 _EXPONENT_BITS = np.uint32(0x7F800000)
 _SIGN_BIT = np.uint32(0x80000000)
+#: float64 values of which a few copies stay in a processor's cache.
+_TILE_VALUES = 2**15
 
 
 def canonical_float32(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], int]:
@@ -38,3 +40,37 @@ def canonical_float32(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32]
     if not small.any():
         return rounded, 0
     return np.where(small, np.float32(0), rounded), flushed
+
+
+def unit_rows(
+    rows: npt.NDArray[np.float32],
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Rows over their float64 norms, rounded to canonical float32 once: what cosine measures.
+
+    A norm is the square root of the sum of squares, features in order, one IEEE operation at a
+    time. A row of zeros has no direction and stays zero.
+
+    Args:
+        rows: finite float32 [n, d].
+
+    Returns:
+        float32 [n, d], and whether each row has a direction, bool [n].
+
+    Example:
+        >>> unit_rows(np.array([[3, 4], [0, 0]], np.float32))
+        (array([[0.6, 0.8],
+               [0. , 0. ]], dtype=float32), array([ True, False]))
+    """
+    units = np.zeros(rows.shape, np.float32)
+    directed = np.zeros(len(rows), bool)
+    step = max(1, _TILE_VALUES // max(1, rows.shape[1]))
+    for start in range(0, len(rows), step):
+        part = slice(start, start + step)
+        columns = np.ascontiguousarray(rows[part].T, np.float64)
+        squares = np.zeros(columns.shape[1])
+        for column in columns:
+            squares += column * column
+        directed[part] = squares > 0
+        norms = np.sqrt(np.where(squares > 0, squares, 1.0))
+        units[part] = canonical_float32((columns / norms).T)[0]
+    return units, directed

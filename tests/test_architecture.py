@@ -24,6 +24,7 @@ FLOORS = [
         "seeding",
         "dataset",
         "fitting",
+        "in_memory",
     },
     {"blocks"},
     {"combiners", "options", "running"},

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from beam_kmeans import dataset, kernels
 from beam_kmeans.config import Parameters
-from beam_kmeans.dataset import MemoryDataset, fit
+from beam_kmeans.dataset import MemoryDataset
 from beam_kmeans.errors import DataError
+from beam_kmeans.in_memory import fit
 from beam_kmeans.values import canonical_float32
 from tests import data, oracles
 

@@ -303,7 +303,7 @@ def test_a_run_goes_on_from_any_of_its_states(source, finished, whole_run, tmp_p
 
 def test_drawn_rows_are_not_drawn_again(source, finished, whole_run, monkeypatch):
     shutil.rmtree(finished / "iterations")
-    monkeypatch.setattr("beam_kmeans.seeding.draw", lambda *_: pytest.fail("rows were drawn"))
+    monkeypatch.setattr("beam_kmeans.seeding.rows.draw", lambda *_: pytest.fail("rows were drawn"))
     report = run(source, finished)
     assert runs.arrays(finished) == runs.arrays(whole_run)
     assert report.jobs == 1

@@ -8,9 +8,10 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_kmeans import sampling, seeding
+from beam_kmeans import sampling
 from beam_kmeans.kernels import tensorflow
 from beam_kmeans.sampling import INITIAL_ROWS, DistinctSample
+from beam_kmeans.seeding import rows as seeding
 from beam_kmeans.tally import Rows
 from tests import laws
 

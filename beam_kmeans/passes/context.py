@@ -6,12 +6,12 @@ from fractions import Fraction
 
 import apache_beam as beam
 
-from beam_kmeans import seeding
 from beam_kmeans.checkpoint import Commit, FileRef, WorkDir
 from beam_kmeans.config import Parameters
 from beam_kmeans.fitting import FitState
 from beam_kmeans.io.manifest import StagedDataset
 from beam_kmeans.io.shards import ShardInfo, read_shard
+from beam_kmeans.seeding.rows import check_rows
 from beam_kmeans.tally import Rows
 
 
@@ -51,7 +51,7 @@ def context_of(dataset: StagedDataset, parameters: Parameters) -> Context:
         DataError: it cannot be clustered so.
     """
     statistics = dataset.statistics
-    seeding.check_rows(statistics, parameters.num_clusters)
+    check_rows(statistics, parameters.num_clusters)
     return Context(
         dataset=dataset.path,
         num_features=dataset.num_features,

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from apache_beam.pvalue import AsIter, AsSingleton, PCollection
 
-from beam_kmeans import lloyd, seeding
+from beam_kmeans import lloyd
 from beam_kmeans.checkpoint import Commit, FileRef, WorkDir
 from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.config import Parameters
@@ -17,6 +17,7 @@ from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState
 from beam_kmeans.passes.context import Context, Run, ShardRef, blocks
 from beam_kmeans.sampling import DistinctSample
+from beam_kmeans.seeding.rows import draw, drawn_rows, gather
 
 
 class DrawCenters(beam.PTransform[Any, Any]):
@@ -83,7 +84,7 @@ class _DrawPass(beam.DoFn):
 
     def process(self, ref: ShardRef, context: Context) -> Iterator[tuple[int, DistinctSample]]:
         p = self._parameters
-        sample = seeding.draw(blocks(ref, context), p.num_clusters, p.random_seed)
+        sample = draw(blocks(ref, context), p.num_clusters, p.random_seed)
         yield from sample.ranges(context.total_weight)
 
 
@@ -101,7 +102,7 @@ class _Draw(beam.DoFn):
             if len(drawn.keys) == drawn.size:
                 break
             drawn.add(sample)
-        numbers = seeding.drawn_rows(drawn)
+        numbers = drawn_rows(drawn)
         yield self._work.save_array("seeding", "drawn", numbers)
 
 
@@ -118,7 +119,7 @@ class _GatherPass(beam.DoFn):
         inside = (numbers >= shard.first_row) & (numbers < shard.first_row + shard.rows)
         if not shard.numbered and not inside.any():
             return
-        places, rows = seeding.gather(blocks(ref, context), numbers)
+        places, rows = gather(blocks(ref, context), numbers)
         for key, (start, stop) in enumerate(lloyd.ranges(len(numbers), context.num_features)):
             own = (places >= start) & (places < stop)
             if own.any():

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 from apache_beam.pvalue import AsIter, AsSingleton, PCollection
 
-from beam_kmeans import seeding
 from beam_kmeans.blocks import Block
 from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.config import Parameters
 from beam_kmeans.errors import DataError
 from beam_kmeans.sampling import DistinctSample
+from beam_kmeans.seeding.rows import draw, drawn_rows, gather
 from beam_kmeans.transforms.counters import BlockCounter
 
 
@@ -58,7 +58,7 @@ class InitializeCenters(beam.PTransform[Any, Any]):
     ) -> None:
         super().__init__()
         given: Any = initial_clusters
-        self._parameters = Parameters(num_clusters, given, random_seed)
+        self._parameters = Parameters(num_clusters, given, random_seed=random_seed)
 
     def expand(self, blocks: PCollection[Block]) -> PCollection[np.ndarray]:
         parameters = self._parameters
@@ -99,14 +99,14 @@ class _DrawFn(beam.DoFn):
                 "draws by number: give them with StackRows(row_id=...), a field or a function of "
                 "the element; or give the centers themselves as initial_clusters"
             )
-        yield seeding.draw([block.numbered()], self._num_clusters, self._random_seed)
+        yield draw([block.numbered()], self._num_clusters, self._random_seed)
 
 
 def _chosen(sample: DistinctSample | None) -> Any:
     """int64 [k]: the numbers of the drawn rows, in order."""
     if sample is None:
         raise DataError("the data has no rows")
-    return seeding.drawn_rows(sample)
+    return drawn_rows(sample)
 
 
 class _GatherFn(beam.DoFn):
@@ -114,7 +114,7 @@ class _GatherFn(beam.DoFn):
 
     def process(self, block: Block, drawn: npt.NDArray[np.int64]) -> Iterator[tuple[int, Any]]:
         if len(block.rows):
-            places, rows = seeding.gather([block.numbered()], drawn)
+            places, rows = gather([block.numbered()], drawn)
             yield from zip(places.tolist(), rows, strict=True)
 
 

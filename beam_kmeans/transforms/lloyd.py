@@ -10,12 +10,13 @@ import numpy as np
 import numpy.typing as npt
 from apache_beam.pvalue import AsIter, AsSingleton, PCollection
 
-from beam_kmeans import lloyd, seeding
+from beam_kmeans import lloyd
 from beam_kmeans.blocks import Block
 from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.config import Parameters
 from beam_kmeans.errors import DataError
 from beam_kmeans.sampling import philox
+from beam_kmeans.seeding.rows import check_rows
 from beam_kmeans.statistics import Statistics
 from beam_kmeans.tally import LloydTally, Rows
 from beam_kmeans.transforms.centers import CentersLike, CentersLoader, check_features, source_of
@@ -167,7 +168,7 @@ class _JoinFn(beam.DoFn):
         if overview is None:
             raise DataError("the data has no rows")
         survey, statistics = overview.survey, overview.statistics
-        seeding.check_rows(statistics, num_clusters=1)
+        check_rows(statistics, num_clusters=1)
         parts = [update for _, update in sorted(updates, key=lambda pair: pair[0])]
         costs = [part.cost for part in parts]
         measured = lloyd.measure(survey, costs, statistics.sum_of_squares())

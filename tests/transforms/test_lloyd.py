@@ -10,7 +10,8 @@ from beam_kmeans import KMeansModel, LloydStep, lloyd
 from beam_kmeans.blocks import Block
 from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.config import Parameters
-from beam_kmeans.dataset import MemoryDataset, fit
+from beam_kmeans.dataset import MemoryDataset
+from beam_kmeans.in_memory import fit
 from beam_kmeans.io.manifest import Standardization
 from beam_kmeans.transforms.centers import CentersLoader
 from beam_kmeans.transforms.lloyd import Overview, _TallyFn

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from beam_kmeans import seeding
 from beam_kmeans.errors import DataError
 from beam_kmeans.sampling import INITIAL_ROWS, exponential_keys
+from beam_kmeans.seeding import rows as seeding
 from beam_kmeans.statistics import Statistics
 from beam_kmeans.tally import Rows
 from tests import data

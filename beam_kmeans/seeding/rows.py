@@ -1,4 +1,4 @@
-"""Initial centers: which rows a model starts from."""
+"""Rows that are drawn by their numbers, and found again."""
 
 from __future__ import annotations
 

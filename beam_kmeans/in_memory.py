@@ -1,0 +1,21 @@
+"""A whole fit over a dataset that answers at once."""
+
+from beam_kmeans.config import Parameters
+from beam_kmeans.dataset import Dataset
+from beam_kmeans.fitting import Fit, fit_from
+from beam_kmeans.seeding.rows import check_rows
+from beam_kmeans.seeding.run import initialiser_of, run
+
+
+def fit(dataset: Dataset, parameters: Parameters) -> Fit:
+    """Finds initial centers and runs the iterations.
+
+    Raises:
+        DataError: the data cannot be clustered so.
+    """
+    check_rows(dataset.statistics, parameters.num_clusters)
+    centers = parameters.given_centers
+    if centers is None:
+        centers = run(dataset, initialiser_of(parameters)).centers
+        assert centers is not None
+    return fit_from(dataset, parameters, centers)

@@ -1,0 +1,1 @@
+"""How the initial centers of a model are found: each way a sequence of passes over the rows."""
