@@ -40,7 +40,11 @@ def parameters(**fields):
         ("empty_clusters", "relocat", "empty_clusters: .*did you mean 'relocate'"),
         ("empty_clusters", None, "empty_clusters: None .*'relocate', 'keep'"),
         ("initial_clusters", "rando", "initial_clusters: .*did you mean 'random'"),
-        ("initial_clusters", "kmeans++", "initial_clusters: .*did you mean 'kmeans_plus_plus'"),
+        (
+            "initial_clusters",
+            "kmeans_plusplus",
+            "initial_clusters: .*did you mean 'kmeans_plus_plus'",
+        ),
         ("initial_clusters", None, "initial_clusters: None .*'random', .*an array"),
         ("initial_clusters", 7, r"initial_clusters: .*\[k, d\] is needed, found \[\]"),
         ("initial_clusters", GIVEN[:1], "initial_clusters: 1 centers were given, .* is 2"),

@@ -8,6 +8,7 @@ from beam_kmeans.config import Parameters
 from beam_kmeans.dataset import MemoryDataset
 from beam_kmeans.errors import DataError
 from beam_kmeans.seeding.run import initialiser_of
+from beam_kmeans.seeding.run import run as run_seeding
 from beam_kmeans.transforms import initialize
 from tests.data import blobs, digits
 from tests.transforms.pipelines import THREADS, TWICE, apply, blocks_of, counters, failure, run
@@ -17,7 +18,7 @@ WEIGHTS = (np.arange(600) % 4).astype(np.float32)
 
 def in_memory(rows, k, seed=0, weights=None):
     parameters = Parameters(k, "random", random_seed=seed)
-    return seed(MemoryDataset(rows, weights), initialiser_of(parameters)).centers
+    return run_seeding(MemoryDataset(rows, weights), initialiser_of(parameters)).centers
 
 
 @pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])

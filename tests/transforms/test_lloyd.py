@@ -47,7 +47,11 @@ def step(blocks, centers=CENTERS, *flags, **options):
 
 def fitted(rows, centers, iterations, weights=None, empty_clusters="relocate"):
     parameters = Parameters(
-        len(centers), centers, 0, iterations, tolerance=0.0, empty_clusters=empty_clusters
+        len(centers),
+        centers,
+        max_iterations=iterations,
+        tolerance=0.0,
+        empty_clusters=empty_clusters,
     )
     return fit(MemoryDataset(rows, weights), parameters)
 
