@@ -16,6 +16,9 @@ Words = npt.NDArray[np.uint64]
 
 #: What a random number is for; part of its counter, so that no two uses share one.
 INITIAL_ROWS = 1
+SHUFFLE = 8
+PAGES = 9
+ROTATIONS = 10
 
 #: Entries of a sample that travel in one message; larger samples are cut by ranges of keys.
 RANGE_ENTRIES = 4096
