@@ -16,9 +16,17 @@ Words = npt.NDArray[np.uint64]
 
 #: What a random number is for; part of its counter, so that no two uses share one.
 INITIAL_ROWS = 1
-SHUFFLE = 8
-PAGES = 9
-ROTATIONS = 10
+CANDIDATES = 2  # a round of k-means||
+PICKS = 3  # k-means++ among candidates
+PROPOSALS = 4  # of chains, by weight
+CHAIN = 5  # whether a chain moves
+DEAL = 6  # rows into groups
+SAMPLE = 7  # for a function that chooses centers
+SHUFFLE = 8  # an order of rows
+PAGES = 9  # an order of pages
+ROTATIONS = 10  # where a page begins
+DISTANT = 11  # proposals of chains, by weight and distance
+COINS = 12  # which of the two a proposal is
 
 #: Entries of a sample that travel in one message; larger samples are cut by ranges of keys.
 RANGE_ENTRIES = 4096
@@ -53,20 +61,24 @@ def philox(counter: tuple[Words, ...], key: tuple[int, int]) -> tuple[Words, Wor
 
 
 def uniforms(
-    seed: int, purpose: int, turn: int, row_numbers: npt.NDArray[np.int64]
+    seed: int,
+    purpose: int,
+    turn: int | npt.NDArray[np.int64],
+    row_numbers: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float64]:
-    """float64 [n], uniform on the 2**52 odd multiples of 2**-53: never 0, never 1.
+    """float64, uniform on the 2**52 odd multiples of 2**-53: never 0, never 1.
 
     Args:
         seed: 0 to 2**63 - 1.
-        purpose: which use of randomness this is.
-        turn: the round or chain.
-        row_numbers: int64 [n].
+        purpose: which use of randomness this is, 1 to 255.
+        turn: the round or chain, 0 to 2**56 - 1; a number, or int64 that broadcasts with the rows.
+        row_numbers: int64 of any shape, that of the result.
     """
-    rows = row_numbers.astype(np.uint64)
-    which = np.uint64((purpose << 24) + turn)
+    rows, turns = np.broadcast_arrays(row_numbers, np.asarray(turn, np.int64))
+    rows, turns = rows.astype(np.uint64), turns.astype(np.uint64)
+    which = (turns & np.uint64(0xFFFFFF)) + np.uint64(purpose << 24)
     low, high, _, _ = philox(
-        (rows & _WORD, rows >> np.uint64(32), np.full_like(rows, which), np.zeros_like(rows)),
+        (rows & _WORD, rows >> np.uint64(32), which, turns >> np.uint64(24)),
         (seed & 0xFFFFFFFF, seed >> 32),
     )
     bits = ((high << np.uint64(32)) | low) >> np.uint64(12)
@@ -116,6 +128,22 @@ def exponential_keys(
         with np.errstate(divide="ignore"):
             keys /= weights.astype(np.float64)
     return keys
+
+
+def key_ranges(keys: npt.NDArray[np.float64], parts: int) -> npt.NDArray[np.int64]:
+    """int64 [n]: the range that each finite key >= 0 falls in, the same for all who cut.
+
+    Ranges ascend as keys do: each power of two is cut in `parts` (a power of two), so that nothing
+    has to be known of the keys. Of a sample of m keys a range holds about m / parts at most.
+    """
+    mantissas, exponents = np.frexp(keys)
+    inside = ((np.maximum(mantissas, 0.5) - 0.5) * (2 * parts)).astype(np.int64)
+    return np.where(keys > 0, exponents.astype(np.int64) + 2048, 0) * parts + inside
+
+
+def parts_for(entries: int, most: int) -> int:
+    """A power of two: in how many parts a power of two is cut so that a range has `most` entries."""
+    return 1 << max(0, (entries - 1) // most).bit_length()
 
 
 def row_hash(row: npt.NDArray[np.float32]) -> bytes:
@@ -179,7 +207,16 @@ class DistinctSample:
         """
         count = 1 + (self.size - 1) // RANGE_ENTRIES
         width = RANGE_ENTRIES / total_weight if count > 1 else np.inf
-        which = np.minimum(self.keys / width, count - 1).astype(np.int64)
+        yield from self._cut(np.minimum(self.keys / width, count - 1).astype(np.int64))
+
+    def key_ranges(self) -> Iterator[tuple[int, DistinctSample]]:
+        """Cuts the sample where nothing is known of the keys' scale, by `key_ranges`."""
+        if self.size <= RANGE_ENTRIES:
+            yield 0, self
+            return
+        yield from self._cut(key_ranges(self.keys, parts_for(self.size, RANGE_ENTRIES)))
+
+    def _cut(self, which: npt.NDArray[np.int64]) -> Iterator[tuple[int, DistinctSample]]:
         for number in np.unique(which).tolist():
             own = which == number
             yield (
