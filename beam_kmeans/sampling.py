@@ -142,7 +142,7 @@ def key_ranges(keys: npt.NDArray[np.float64], parts: int) -> npt.NDArray[np.int6
 
 
 def parts_for(entries: int, most: int) -> int:
-    """A power of two: in how many parts a power of two is cut so that a range has `most` entries."""
+    """In how many parts a power of two of keys is cut so that a range has about `most` entries."""
     return 1 << max(0, (entries - 1) // most).bit_length()
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_kmeans.config import Parameters
+from beam_kmeans.seeding.oversampling import KMeansParallel
 from beam_kmeans.seeding.random import RandomRows
 from beam_kmeans.seeding.state import Facts, Initialiser, Seeding
 
@@ -29,9 +30,19 @@ class Source(Protocol):
 
 def initialiser_of(parameters: Parameters) -> Initialiser:
     """The initialiser that the parameters ask for."""
-    if parameters.initialiser == "random":
-        return RandomRows(parameters.num_clusters, parameters.random_seed)
-    raise NotImplementedError(parameters.initialiser)
+    p = parameters
+    if p.initialiser == "random":
+        return RandomRows(p.num_clusters, p.random_seed)
+    if p.initialiser == "kmeans_plus_plus":
+        return KMeansParallel(
+            p.num_clusters,
+            p.random_seed,
+            p.retries,
+            p.seeding_oversampling,
+            p.seeding_rounds,
+            p.distance_metric,
+        )
+    raise NotImplementedError(p.initialiser)
 
 
 def run(source: Source, initialiser: Initialiser) -> Seeding:
