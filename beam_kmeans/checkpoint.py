@@ -98,7 +98,8 @@ class WorkDir:
         path = files.join(self.path, "config.json")
         asked = parameters.fingerprint()
         if not files.exists(path):
-            if files.list_files(self._pattern("iterations/*/*/*/*.json")):
+            states = ("iterations/*/*/*/*.json", "seeding/*/*.json")
+            if any(files.list_files(self.pattern(below)) for below in states):
                 raise DataError(
                     f"{self.path} holds states of a run, but not its config.json: give another "
                     "work_dir"
@@ -131,15 +132,6 @@ class WorkDir:
             for place, (start, stop) in enumerate(parts)
         )
 
-    def drawn(self) -> FileRef | None:
-        """The numbers of the rows to start from, where a pass has drawn them already."""
-        for path in files.list_files(self._pattern("seeding/drawn-*.npy")):
-            digest = hashlib.sha256(files.read_bytes(path)).hexdigest()
-            name = path.rsplit("/", 1)[-1]
-            if name == f"drawn-{digest[:16]}.npy":
-                return FileRef(f"seeding/{name}", digest)
-        return None
-
     def save_array(self, folder: str, name: str, array: npt.NDArray[Any], end: str = "") -> FileRef:
         """Writes an array under a name that carries its hash."""
         buffer = io.BytesIO()
@@ -166,7 +158,8 @@ class WorkDir:
             raise DataError(f"{path} is damaged: its SHA-256 is not the one that was committed")
         return np.asarray(np.load(io.BytesIO(data), allow_pickle=False))
 
-    def _pattern(self, below: str) -> str:
+    def pattern(self, below: str) -> str:
+        """A pattern of files below the directory."""
         # A directory's own name may hold what a pattern takes for a wildcard.
         return files.join(glob.escape(self.path), below)
 
@@ -223,7 +216,7 @@ class WorkDir:
         Raises:
             DataError: more iterations are done than are asked for now.
         """
-        pattern = self._pattern(f"iterations/*/k={self.num_clusters}/restart=00/*.json")
+        pattern = self.pattern(f"iterations/*/k={self.num_clusters}/restart=00/*.json")
         found = [path for path in files.list_files(pattern) if _COMMIT.search(path)]
         for path in sorted(found, key=_commit_order, reverse=True):
             try:

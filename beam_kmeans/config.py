@@ -16,6 +16,7 @@ from beam_kmeans.values import canonical_float32, unit_rows
 INITIALISERS = ("random", "kmeans_plus_plus", "kmc2", "afkmc2")
 METRICS = ("squared_euclidean", "cosine")
 EMPTY_CLUSTERS = ("relocate", "keep")
+SEEDING_STATES = ("keep", "none")
 LARGEST_SEED = 2**63 - 1
 
 #: Chooses centers among rows float32 [n, d]: up to as many as are still to choose.

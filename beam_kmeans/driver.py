@@ -9,11 +9,13 @@ import uuid
 from typing import Any
 
 import apache_beam as beam
+import numpy as np
+import numpy.typing as npt
 from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
 from apache_beam.pvalue import PCollection
 
 from beam_kmeans.checkpoint import Commit, WorkDir
-from beam_kmeans.config import Parameters, checked_integer
+from beam_kmeans.config import SEEDING_STATES, Parameters, checked_integer
 from beam_kmeans.errors import DataError
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import MANIFEST, StagedDataset
@@ -23,8 +25,11 @@ from beam_kmeans.kernels import import_ahead
 from beam_kmeans.model import KMeansModel, check_features
 from beam_kmeans.options import DEFAULT_RUNNER
 from beam_kmeans.passes.context import context_of
+from beam_kmeans.passes.seed import passes_left
 from beam_kmeans.running import JobError, only_launches, run_pipeline, template_location
-from beam_kmeans.segment import Start, build_segment, publish
+from beam_kmeans.seeding.run import initialiser_of
+from beam_kmeans.seeding_checkpoint import SeedingCommit, last_seeding, prepared_seeding
+from beam_kmeans.segment import Start, build_segment, progress_of, publish
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +55,9 @@ class TrainJob:
         iterations_per_job: updates in a job at most; None takes 10, on Dataflow 5.
         model_dir: where the model goes; None takes `work_dir`/model.
         initial_features: the features of given centers, where they have names.
+        seeding_state: "keep" each row's nearest candidate in side files while candidates are drawn
+            in rounds, or "none": then each round measures the rows against all candidates so far.
+            Changes no result.
     """
 
     parameters: Parameters
@@ -64,8 +72,14 @@ class TrainJob:
     iterations_per_job: int | None = None
     model_dir: str | None = None
     initial_features: tuple[str, ...] | None = None
+    seeding_state: str = "keep"
 
     def __post_init__(self) -> None:
+        if self.seeding_state not in SEEDING_STATES:
+            raise ValueError(
+                f"seeding_state: {self.seeding_state!r} is not allowed; allowed: "
+                + ", ".join(repr(name) for name in SEEDING_STATES)
+            )
         if self.iterations_per_job is not None:
             checked_integer("iterations_per_job", self.iterations_per_job, 1, 1000)
         if not self.work_dir:
@@ -78,6 +92,7 @@ class RunReport:
 
     Attributes:
         finished: whether the model is written.
+        initialized: whether there are initial centers.
         converged: whether the fit ended by its tolerance.
         iterations: updates done.
         inertia: of the centers measured last; None before the first pass.
@@ -88,6 +103,11 @@ class RunReport:
         num_clusters: k.
         num_features: d.
         empty_clusters: of the centers measured last.
+        passes: over the staged rows, that have led to the last state: of the initialisation, one
+            for each update, and one that measures the last centers.
+        seeding_passes: those of them that the initialisation took.
+        seeding_lookups: how often it looked up the rows that it drew, in their shards alone.
+        candidates: rows that it drew.
         rejected: rows that were dropped while staging.
         model_dir: where the model is; None until the run has finished.
         work_dir: of the run.
@@ -96,6 +116,7 @@ class RunReport:
     """
 
     finished: bool
+    initialized: bool
     converged: bool
     iterations: int
     inertia: float | None
@@ -105,6 +126,10 @@ class RunReport:
     num_clusters: int
     num_features: int
     empty_clusters: int
+    passes: int
+    seeding_passes: int
+    seeding_lookups: int
+    candidates: int
     rejected: int
     model_dir: str | None
     work_dir: str
@@ -118,6 +143,7 @@ class _Driver:
     def __init__(self, job: TrainJob, options: PipelineOptions) -> None:
         self.job, self.options, self.jobs = job, options, 0
         self.started = time.monotonic()
+        self.warned: set[str] = set()
         self.parameters = job.parameters
         self.work = WorkDir(absolute(job.work_dir), self.parameters.num_clusters)
         self.model_dir = absolute(job.model_dir) if job.model_dir else self.work.model
@@ -141,8 +167,14 @@ class _Driver:
         """The last commit and its path."""
         return self.work.last_commit(self.parameters.max_iterations)
 
+    def position(self) -> tuple[str | None, str | None]:
+        """How far the run has come: paths of the last commits of the fit and of its start."""
+        last, seeding = self.last(), last_seeding(self.work)
+        return last and last[0], seeding and seeding.path
+
     def run_segment(self, last: tuple[str, Commit] | None) -> None:
         """Runs one job: all that is to be done before the next iterations, and these."""
+        start = self._start(last)
         if self.options.view_as(StandardOptions).runner == DEFAULT_RUNNER:
             import_ahead()
         done = last[1].state.iteration if last else 0
@@ -153,9 +185,10 @@ class _Driver:
                 self.work,
                 self.parameters,
                 self.num_features,
-                self._start(last),
-                min(self._iterations_per_job(), self.parameters.max_iterations - done),
+                start,
+                self._iterations(start, done),
                 self.model_dir,
+                self.job.seeding_state == "keep",
             )
         self.jobs += 1
         if only_launches(self.options):
@@ -164,27 +197,20 @@ class _Driver:
             self.dataset = StagedDataset.open(self.work.dataset)
             report(self.dataset)
         self._note_time(done, time.monotonic() - started)
+        if last is None:
+            self._log_warnings()
         self._log_progress(done)
 
     def report(self, last: tuple[str, Commit] | None) -> RunReport:
         """What the run has come to."""
-        state = last[1].state if last else None
-        history = state.history if state else ()
-        shifts = [record["shift"] for record in history if "shift" in record]
-        finished = bool(state and state.finished)
+        progress = progress_of(self.work, last[1] if last else None)
         return RunReport(
-            finished=finished,
-            converged=bool(state and state.converged),
-            iterations=state.iteration if state else 0,
-            inertia=history[-1]["inertia"] if history else None,
-            inertia_of_iteration=history[-1]["iteration"] if history else None,
-            shift=shifts[-1] if shifts else None,
+            **dataclasses.asdict(progress),
             rows=self._staged().rows,
             num_clusters=self.parameters.num_clusters,
             num_features=self.num_features,
-            empty_clusters=history[-1]["empty_clusters"] if history else 0,
             rejected=self._staged().rejected,
-            model_dir=self.model_dir if finished else None,
+            model_dir=self.model_dir if progress.finished else None,
             work_dir=self.work.path,
             jobs=self.jobs,
             seconds=time.monotonic() - self.started,
@@ -261,15 +287,37 @@ class _Driver:
     def _start(self, last: tuple[str, Commit] | None) -> Start:
         if last is not None:
             return Start(commit=last[0])
-        if self.parameters.given_centers is not None:
-            return Start(given=self.work.save_given(self.parameters.given_centers))
-        return Start(drawn=self.work.drawn())
+        seeding = last_seeding(self.work)
+        centers = self.parameters.given_centers
+        if centers is None and self.parameters.initialiser == "callable":
+            centers = self._chosen(seeding)
+        if centers is not None:
+            return Start(given=self.work.save_given(centers))
+        return Start(seeding=seeding)
+
+    def _chosen(self, seeding: SeedingCommit | None) -> npt.NDArray[np.float32] | None:
+        """The centers that a function chooses from its sample; None before there is one."""
+        parameters = self.parameters
+        if seeding is None or passes_left(initialiser_of(parameters), seeding):
+            return None
+        from beam_kmeans.seeding.function import centers_by
+
+        sample = prepared_seeding(self.work, seeding).arrays["sample"]
+        function: Any = parameters.initial_clusters
+        return centers_by(function, sample, parameters.num_clusters, parameters.distance_metric)
 
     def _dataset_path(self, pipeline: beam.Pipeline) -> PCollection[Any]:
         if self.dataset is None:
             plan = self._staging_plan()
             return pipeline | "Stage" >> StageFiles(plan.path, plan.standardize)
         return pipeline | "Dataset" >> beam.Create([self.dataset.path])
+
+    def _iterations(self, start: Start, done: int) -> int:
+        """The updates of a job at most; none where a function has to choose centers after it."""
+        starts = start.commit is not None or start.given is not None
+        if self.parameters.initialiser == "callable" and not starts:
+            return 0
+        return min(self._iterations_per_job(), self.parameters.max_iterations - done)
 
     def _iterations_per_job(self) -> int:
         if self.job.iterations_per_job is not None:
@@ -283,6 +331,13 @@ class _Driver:
         name = f"timings/segment-{iteration:06d}-{os.getpid()}-{uuid.uuid4().hex[:8]}.json"
         text = json.dumps({"from_iteration": iteration, "seconds": seconds}) + "\n"
         files.write_bytes(files.join(self.work.path, name), text.encode())
+
+    def _log_warnings(self) -> None:
+        seeding = last_seeding(self.work)
+        for text in seeding.warnings if seeding else ():
+            if text not in self.warned:
+                _log.warning("%s", text)
+                self.warned.add(text)
 
     def _log_progress(self, done: int) -> None:
         last = self.last()
@@ -313,11 +368,11 @@ def train(job: TrainJob, options: PipelineOptions) -> RunReport:
     driver = _Driver(job, options)
     last = driver.last()
     while last is None or not last[1].state.finished:
+        before = driver.position()
         driver.run_segment(last)
-        now = driver.last()
-        if now is None or (last is not None and now[0] == last[0]):
+        if driver.position() == before:
             raise JobError(f"a job ended, but committed nothing in {driver.work.path}")
-        last = now
+        last = driver.last()
     driver.ensure_published(last)
     return driver.report(last)
 
@@ -333,6 +388,11 @@ def run_segment(job: TrainJob, options: PipelineOptions) -> RunReport | None:
         ValueError: an argument that is not allowed, or data that cannot be clustered so.
         JobError: the Beam job failed.
     """
+    if job.parameters.initialiser == "callable":
+        raise ValueError(
+            "initial_clusters: a function chooses centers between two jobs, and segment runs one; "
+            "use the command train, or give the centers"
+        )
     driver = _Driver(job, options)
     last = driver.last()
     if last is None or not last[1].state.finished:

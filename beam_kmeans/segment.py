@@ -10,27 +10,30 @@ from apache_beam.pvalue import PCollection
 
 from beam_kmeans.checkpoint import FORMAT_VERSION, Commit, FileRef, WorkDir
 from beam_kmeans.config import Parameters
+from beam_kmeans.fitting import FitState
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import StagedDataset
 from beam_kmeans.model import KMeansModel, model_of
 from beam_kmeans.passes.context import CommitGiven, ListShards, LoadCommit, Open, Run
-from beam_kmeans.passes.draw import DrawCenters
 from beam_kmeans.passes.lloyd import LloydIteration
+from beam_kmeans.passes.seed import SeedCenters, StartSeeding, passes_left
+from beam_kmeans.seeding.run import initialiser_of
+from beam_kmeans.seeding_checkpoint import SeedingCommit, last_seeding
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Where a segment starts: one of these at most is given; none draws rows at random.
+    """Where a segment starts: one of these at most is given; none begins an initialisation.
 
     Attributes:
         commit: path of the last commit.
         given: files of given centers.
-        drawn: file of the numbers of the rows to start from.
+        seeding: the last state of an initialisation.
     """
 
     commit: str | None = None
     given: tuple[FileRef, ...] | None = None
-    drawn: FileRef | None = None
+    seeding: SeedingCommit | None = None
 
 
 def build_segment(
@@ -41,6 +44,7 @@ def build_segment(
     start: Start,
     iterations: int,
     model_dir: str,
+    remember: bool = True,
 ) -> PCollection[Any]:
     """The graph of a segment over a staged dataset, behind the PCollection of its one path.
 
@@ -52,10 +56,12 @@ def build_segment(
         start: where it starts.
         iterations: updates at most; if the centers are final after them, they are measured too.
         model_dir: where the model of a finished run goes.
+        remember: whether an initialisation keeps each row's nearest candidate in side files.
 
     Returns:
         The run after the segment.
     """
+    initialiser = None if start.commit or start.given else initialiser_of(parameters)
     parameters = parameters.without_centers()
     refs = dataset | "ListShards" >> beam.ParDo(ListShards()) | "SpreadShards" >> beam.Reshuffle()
     context = dataset | "Open" >> beam.ParDo(Open(parameters))
@@ -63,8 +69,12 @@ def build_segment(
         run = context | "LoadCommit" >> beam.ParDo(LoadCommit(work, start.commit))
     elif start.given is not None:
         run = context | "CommitGiven" >> beam.ParDo(CommitGiven(work, start.given))
-    else:
-        run = context | "DrawCenters" >> DrawCenters(refs, work, parameters, start.drawn)
+    elif initialiser is not None:
+        seeding = start.seeding
+        begin = StartSeeding(work, initialiser, seeding and seeding.path)
+        passes = passes_left(initialiser, seeding)
+        run = context | "StartSeeding" >> beam.ParDo(begin)
+        run = run | "Seed" >> SeedCenters(refs, work, initialiser, passes, remember)
     for number in range(iterations):
         run = run | f"Iteration{number}" >> LloydIteration(refs, work, parameters, num_features)
     run = run | "Measure" >> LloydIteration(refs, work, parameters, num_features, only_last=True)
@@ -78,25 +88,74 @@ class _PublishFn(beam.DoFn):
         self._work, self._model_dir = work, model_dir
 
     def process(self, run: Run) -> Iterator[str]:
-        publish(self._work, self._model_dir, run.context.dataset, run.commit)
+        publish(self._work, self._model_dir, run.context.dataset, run.fit)
         yield self._model_dir
 
 
-def publish(work: WorkDir, model_dir: str, dataset: str, commit: Commit) -> None:
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """How far a run has come: what its report and `state.json` say.
+
+    Attributes:
+        initialized: whether there are initial centers.
+        finished: whether the last centers were measured.
+        converged: whether the fit ended by its tolerance.
+        iterations: updates done.
+        inertia: of the centers measured last; None before the first pass.
+        inertia_of_iteration: the updates that these centers had had.
+        shift: squared distance that the last update moved the centers; None before it.
+        empty_clusters: of the centers measured last.
+        passes: over the staged rows, that have led to the last state; looks at single rows' shards
+            are none.
+        seeding_passes: those of them that the initialisation took.
+        seeding_lookups: how often it looked up the rows that it drew.
+        candidates: rows that it drew.
+    """
+
+    initialized: bool
+    finished: bool
+    converged: bool
+    iterations: int
+    inertia: float | None
+    inertia_of_iteration: int | None
+    shift: float | None
+    empty_clusters: int
+    passes: int
+    seeding_passes: int
+    seeding_lookups: int
+    candidates: int
+
+
+def progress_of(work: WorkDir, commit: Commit | None) -> Progress:
+    """How far the run in this directory has come."""
+    state = commit.state if commit else FitState()
+    history, seeding = state.history, last_seeding(work)
+    shifts = [record["shift"] for record in history if "shift" in record]
+    last: dict[str, Any] = dict(history[-1]) if history else {}
+    # Where nothing moved, the last pass measured the last centers too.
+    measuring = state.finished and not (shifts and shifts[-1] == 0)
+    seeding_passes = seeding.passes if seeding else 0
+    return Progress(
+        initialized=commit is not None,
+        finished=state.finished,
+        converged=state.converged,
+        iterations=state.iteration,
+        inertia=last.get("inertia"),
+        inertia_of_iteration=last.get("iteration"),
+        shift=shifts[-1] if shifts else None,
+        empty_clusters=last.get("empty_clusters", 0),
+        passes=seeding_passes + state.iteration + measuring,
+        seeding_passes=seeding_passes,
+        seeding_lookups=seeding.lookups if seeding else 0,
+        candidates=seeding.candidates if seeding else 0,
+    )
+
+
+def publish(work: WorkDir, model_dir: str, dataset: str, commit: Commit | None) -> None:
     """Writes `state.json` for people and schedulers, and the model of a finished run."""
-    state = commit.state
-    last: dict[str, Any] = dict(state.history[-1]) if state.history else {}
-    shifts = [record["shift"] for record in state.history if "shift" in record]
-    fields = {
-        "format_version": FORMAT_VERSION,
-        "iteration": state.iteration,
-        "inertia": last.get("inertia"),
-        "inertia_of_iteration": last.get("iteration"),
-        "shift": shifts[-1] if shifts else None,
-        "converged": state.converged,
-        "finished": state.finished,
-    }
-    if state.finished:
+    progress = dataclasses.asdict(progress_of(work, commit))
+    fields = {"format_version": FORMAT_VERSION, "iteration": progress.pop("iterations"), **progress}
+    if commit is not None and commit.state.finished:
         model = finished_model(work, dataset, commit)
         model.save(model_dir)
     text = json.dumps(fields, indent=1) + "\n"

@@ -98,7 +98,6 @@ def test_more_iterations_than_are_asked_for_now_are_refused(work):
 
 def test_no_commit_at_all(work):
     assert work.last_commit(5) is None
-    assert work.drawn() is None
 
 
 def test_commits_of_another_k_and_files_of_others_are_none(work):
@@ -162,14 +161,6 @@ def test_given_centers_are_kept_by_ranges(work, monkeypatch):
     refs = work.save_given(CENTERS)
     assert [ref.path[-18:-4] for ref in refs] == [f"{place:05d}-of-00004" for place in range(4)]
     np.testing.assert_array_equal(work.load_centers(refs), CENTERS)
-
-
-def test_drawn_rows_are_found_only_whole(work, tmp_path):
-    ref = work.save_array("seeding", "drawn", np.arange(7))
-    assert work.drawn() == ref
-    path = tmp_path / ref.path
-    path.write_bytes(path.read_bytes()[:-3])
-    assert work.drawn() is None
 
 
 def test_prepared_centers_are_loaded_once_and_only_the_last_are_held(work, monkeypatch):

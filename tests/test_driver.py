@@ -8,10 +8,13 @@ import numpy as np
 import pytest
 
 from beam_kmeans import KMeans, KMeansModel, StagedDataset, driver, lloyd, running, sampling, stage
+from beam_kmeans.checkpoint import WorkDir
 from beam_kmeans.config import Parameters
 from beam_kmeans.driver import TrainJob, run_segment, train
 from beam_kmeans.errors import DataError
 from beam_kmeans.options import pipeline_options
+from beam_kmeans.seeding import random
+from beam_kmeans.seeding_checkpoint import last_seeding
 from tests import data, runs, tables
 
 ROWS = data.blobs(600, 4)
@@ -140,6 +143,15 @@ def test_a_run_by_itself_says_the_same_as_its_model(source, tmp_path):
         "shift": report.shift,
         "converged": False,
         "finished": True,
+        "initialized": True,
+        "empty_clusters": 0,
+        "passes": 5,
+        "seeding_passes": 1,
+        "seeding_lookups": 1,
+        "candidates": 5,
+    }
+    assert {name: getattr(report, name) for name in [*state][7:]} == {
+        name: state[name] for name in [*state][7:]
     }
 
 
@@ -303,7 +315,10 @@ def test_a_run_goes_on_from_any_of_its_states(source, finished, whole_run, tmp_p
 
 def test_drawn_rows_are_not_drawn_again(source, finished, whole_run, monkeypatch):
     shutil.rmtree(finished / "iterations")
-    monkeypatch.setattr("beam_kmeans.seeding.rows.draw", lambda *_: pytest.fail("rows were drawn"))
+    for path in finished.glob("seeding/*/finished-*.json"):
+        path.unlink()
+    assert last_seeding(WorkDir(str(finished), 5)).drawn
+    monkeypatch.setattr(random, "draw", lambda *_: pytest.fail("rows were drawn"))
     report = run(source, finished)
     assert runs.arrays(finished) == runs.arrays(whole_run)
     assert report.jobs == 1

@@ -131,7 +131,7 @@ def test_gate_read_kernel_and_sums_are_one_stage(tmp_path, monkeypatch, number, 
 def test_all_passes_read_the_same_references(tmp_path):
     pipeline = segment(tmp_path, beam.Create(["dataset"]))
     names = ["Iteration0/Pass", "Iteration1/Pass", "Iteration2/Pass", "Measure/Pass"]
-    names += ["DrawCenters/DrawPass", "DrawCenters/GatherPass"]
+    names += ["Seed/Pass0/Measure", "Seed/Pass0/LookUp"]
     inputs = {stage_with(pipeline, name).main_input for name in names}
     assert len(inputs) == 1
 

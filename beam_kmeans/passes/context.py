@@ -12,6 +12,8 @@ from beam_kmeans.fitting import FitState
 from beam_kmeans.io.manifest import StagedDataset
 from beam_kmeans.io.shards import ShardInfo, read_shard
 from beam_kmeans.seeding.rows import check_rows
+from beam_kmeans.seeding.state import Facts
+from beam_kmeans.seeding_checkpoint import SeedingCommit
 from beam_kmeans.tally import Rows
 
 
@@ -34,14 +36,27 @@ class Context:
     exponents: tuple[int, ...]
     mean_variance: float
     sum_of_squares: Fraction
+    facts: Facts
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A state on its way through a graph."""
+    """A state on its way through a graph: of a fit, or before that of its initialisation."""
 
     context: Context
-    commit: Commit
+    fit: Commit | None = None
+    seeding: SeedingCommit | None = None
+
+    @property
+    def commit(self) -> Commit:
+        """The state of the fit.
+
+        Raises:
+            ValueError: the initialisation has not ended.
+        """
+        if self.fit is None:
+            raise ValueError("the initialisation of this run has not ended")
+        return self.fit
 
 
 def context_of(dataset: StagedDataset, parameters: Parameters) -> Context:
@@ -52,14 +67,16 @@ def context_of(dataset: StagedDataset, parameters: Parameters) -> Context:
     """
     statistics = dataset.statistics
     check_rows(statistics, parameters.num_clusters)
+    total_weight = float(statistics.weight.to_fraction())
     return Context(
         dataset=dataset.path,
         num_features=dataset.num_features,
         weighted=dataset.weighted,
-        total_weight=float(statistics.weight.to_fraction()),
+        total_weight=total_weight,
         exponents=tuple(statistics.exponents().tolist()),
         mean_variance=statistics.mean_variance(),
         sum_of_squares=statistics.sum_of_squares(),
+        facts=Facts(statistics.positive_rows, dataset.num_features, total_weight),
     )
 
 

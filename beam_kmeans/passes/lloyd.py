@@ -103,7 +103,9 @@ class _LloydPass(beam.DoFn):
 
 
 def _has_pass(run: Run, parameters: Parameters, only_last: bool) -> bool:
-    state = run.commit.state
+    if run.fit is None:
+        return False
+    state = run.fit.state
     return not state.finished and (not only_last or state.is_last(parameters))
 
 
@@ -154,7 +156,7 @@ class _Transition:
         counts = self._work.save_array(folder, "counts", measured.counts)
         commit = Commit(state, tuple(result.centers for result in results), counts)
         self._work.save_commit(commit)
-        return Run(context, commit)
+        return Run(context, commit, run.seeding)
 
     def has_pass(self, run: Run) -> bool:
         """Whether the pass before had anything to do."""

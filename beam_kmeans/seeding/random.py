@@ -24,6 +24,10 @@ class RandomRows:
     num_clusters: int
     random_seed: int
 
+    @property
+    def max_passes(self) -> int:
+        return 1
+
     def start(self, facts: Facts) -> Seeding:
         return Seeding(facts)
 

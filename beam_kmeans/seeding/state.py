@@ -98,6 +98,10 @@ class Forgetful:
 class Initialiser(Protocol):
     """One way to find initial centers. It holds parameters alone, and can be pickled."""
 
+    @property
+    def max_passes(self) -> int:
+        """The passes that it can ask for at most; after them it has ended."""
+
     def start(self, facts: Facts) -> Seeding:
         """The state before the first pass."""
 
