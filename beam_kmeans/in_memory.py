@@ -1,5 +1,6 @@
 """A whole fit over a dataset that answers at once."""
 
+from beam_kmeans import minibatch
 from beam_kmeans.config import Parameters
 from beam_kmeans.dataset import Dataset
 from beam_kmeans.fitting import Fit, fit_from
@@ -18,4 +19,6 @@ def fit(dataset: Dataset, parameters: Parameters) -> Fit:
     if centers is None:
         centers = run(dataset, initialiser_of(parameters)).centers
         assert centers is not None
+    if parameters.use_mini_batch:
+        return minibatch.fit(dataset, parameters, centers)
     return fit_from(dataset, parameters, centers)
