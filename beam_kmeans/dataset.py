@@ -12,9 +12,9 @@ from beam_kmeans import lloyd
 from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
 from beam_kmeans.seeding.state import Facts, Forgetful, Initialiser, Seeding
-from beam_kmeans.statistics import Statistics
+from beam_kmeans.statistics import Directionless, Statistics
 from beam_kmeans.sums import ExactSums
-from beam_kmeans.tally import LloydTally, Rows
+from beam_kmeans.tally import LloydTally, Rows, directionless_of, in_metric
 from beam_kmeans.values import canonical_float32
 
 Floats = npt.NDArray[np.float32]
@@ -26,8 +26,16 @@ class Dataset(Protocol):
     """What a fit may ask of data."""
 
     @property
+    def distance_metric(self) -> str:
+        """What its rows are measured by."""
+
+    @property
     def statistics(self) -> Statistics:
-        """Exact statistics of the features."""
+        """Exact statistics of the features, as the metric measures the rows."""
+
+    @property
+    def directionless(self) -> Directionless:
+        """Rows of zeros, which are not among the rows under cosine."""
 
     @property
     def facts(self) -> Facts:
@@ -39,6 +47,9 @@ class Dataset(Protocol):
     def gather(self, row_numbers: npt.NDArray[np.int64]) -> Floats:
         """float32 [m, d]: the rows of these numbers, in their order."""
 
+    def pick(self, row_numbers: npt.NDArray[np.int64]) -> Rows:
+        """The rows of these numbers, in their order: rows of zeros too, which cosine leaves out."""
+
     def tally(self, centers: Floats, far: bool) -> tuple[lloyd.Survey, ExactSums]:
         """The sums of all rows under their nearest centers."""
 
@@ -49,41 +60,60 @@ class MemoryDataset:
     Args:
         data: numbers [N, d], finite; rounded to float32 once.
         sample_weight: numbers [N], finite and at least 0; None counts each row once.
+        distance_metric: under cosine the rows that are asked for are unit rows, without those of
+            zeros (`tally.in_metric`).
 
     Raises:
         DataError: names the first row that is not allowed, and why.
     """
 
-    def __init__(self, data: npt.ArrayLike, sample_weight: npt.ArrayLike | None = None) -> None:
-        self._rows = checked_rows("data", data)
-        self._weights = None
+    def __init__(
+        self,
+        data: npt.ArrayLike,
+        sample_weight: npt.ArrayLike | None = None,
+        distance_metric: str = "squared_euclidean",
+    ) -> None:
+        rows, weights = checked_rows("data", data), None
         if sample_weight is not None:
-            self._weights = checked_weights(sample_weight, len(self._rows))
-        self.statistics = Statistics.of(self._rows, self._weights)
+            weights = checked_weights(sample_weight, len(rows))
+        whole = Rows(rows, weights, np.arange(len(rows)))
+        self.distance_metric, self._weights = distance_metric, weights
+        self.rows = in_metric(whole, distance_metric)
+        self.statistics = Statistics.of(self.rows.rows, self.rows.weights)
+        self.directionless = directionless_of(whole, distance_metric)
 
-    def _parts(self) -> Iterator[Rows]:
-        for start in range(0, len(self._rows), _BLOCK_ROWS):
-            stop = min(start + _BLOCK_ROWS, len(self._rows))
-            weights = None if self._weights is None else self._weights[start:stop]
-            yield Rows(self._rows[start:stop], weights, np.arange(start, stop))
+    def parts(self) -> Iterator[Rows]:
+        """The rows as the metric measures them, some thousand at a time."""
+        for start in range(0, len(self.rows.rows), _BLOCK_ROWS):
+            yield self.rows.pick(slice(start, start + _BLOCK_ROWS))
 
     @property
     def facts(self) -> Facts:
         found = self.statistics
         weight = float(found.weight.to_fraction())
-        return Facts(found.positive_rows, self._rows.shape[1], weight)
+        return Facts(found.positive_rows, self.rows.rows.shape[1], weight)
 
     def measure(self, initialiser: Initialiser, state: Seeding) -> Seeding:
         # All rows are one part of a pass: there is nothing to merge.
-        summaries = dict(initialiser.measure(state, self._parts(), Forgetful()))
+        summaries = dict(initialiser.measure(state, self.parts(), Forgetful()))
         return initialiser.advance(state, summaries)
 
     def gather(self, row_numbers: npt.NDArray[np.int64]) -> Floats:
-        return self._rows[row_numbers]
+        # Numbers ascend: rows without a direction are missing, the others are in their places.
+        return self.rows.rows[np.searchsorted(self.rows.row_numbers, row_numbers)]
+
+    def pick(self, row_numbers: npt.NDArray[np.int64]) -> Rows:
+        own, weights = self.rows, self._weights
+        rows = np.zeros((len(row_numbers), own.rows.shape[1]), np.float32)
+        places = np.searchsorted(own.row_numbers, row_numbers)
+        there = np.isin(row_numbers, own.row_numbers) if self.directionless.rows else slice(None)
+        rows[there] = own.rows[places[there]]
+        return Rows(rows, None if weights is None else weights[row_numbers], row_numbers)
 
     def tally(self, centers: Floats, far: bool) -> tuple[lloyd.Survey, ExactSums]:
-        tally = LloydTally(Centers(centers), far, self.statistics.exponents())
-        tally.include(self._parts())
+        prepared = Centers(centers, self.distance_metric)
+        tally = LloydTally(prepared, far, self.statistics.exponents())
+        tally.include(self.parts())
         return tally.result()
 
 

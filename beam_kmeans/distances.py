@@ -2,6 +2,10 @@
 
 `cluster_index` is the lowest index of the smallest score. `Centers` also holds what the compiled
 filter (`kernels`) needs to tell which rows must be decided here.
+
+Under cosine rows and centers are unit vectors, and a score is half their squared distance: that is
+1 - cosine similarity, exactly 0 for equal rows and never below. A row of zeros has no direction:
+its cluster is 0, and each of its scores is 1.
 """
 
 from typing import Any
@@ -25,11 +29,15 @@ class Centers:
     """Centers prepared for kernels: the filter's matrix, its bounds, and what decides.
 
     Args:
-        centers: finite float32 [k, d].
+        centers: finite float32 [k, d]; for cosine unit rows (`values.unit_rows`).
+        distance_metric: "squared_euclidean" or "cosine".
     """
 
-    def __init__(self, centers: Rows) -> None:
+    def __init__(self, centers: Rows, distance_metric: str = "squared_euclidean") -> None:
         self.rows = centers
+        self.cosine = distance_metric == "cosine"
+        #: A score over the squared distance; a power of two, so that nothing is rounded.
+        self.score_factor = 0.5 if self.cosine else 1.0
         self.k, self.d = centers.shape
         self.wide = centers.astype(np.float64)
         # Equal centers take part once, at the lowest index.
@@ -112,9 +120,22 @@ def decide(centers: Centers, rows: Rows) -> Indices:
     return out
 
 
+def directionless(centers: Centers, rows: Rows) -> npt.NDArray[np.bool_] | None:
+    """bool [n]: rows of zeros under cosine; None where there are none, as in all other metrics."""
+    if not centers.cosine:
+        return None
+    zeros = ~rows.any(axis=1)
+    return zeros if zeros.any() else None
+
+
 def scores(centers: Centers, rows: Rows, indices: Indices) -> Floats:
-    """float64 [n]: the squared distance of each row [n, d] to its center."""
-    return _pair_scores(rows, centers.wide, np.arange(len(rows)), indices)
+    """float64 [n]: the score of each row [n, d] for its center."""
+    found = _pair_scores(rows, centers.wide, np.arange(len(rows)), indices)
+    found *= centers.score_factor
+    zeros = directionless(centers, rows)
+    if zeros is not None:
+        found[zeros] = 1.0
+    return found
 
 
 def _pair_scores(
@@ -133,7 +154,7 @@ def _pair_scores(
 
 
 def all_scores(centers: Centers, rows: Rows) -> Floats:
-    """float64 [n, k]: the squared distance of each row [n, d] to each center."""
+    """float64 [n, k]: the score of each row [n, d] for each center."""
     total = np.zeros((len(rows), centers.k))
     columns = np.ascontiguousarray(centers.wide.T)
     step = max(1, 2**17 // centers.k)
@@ -144,4 +165,8 @@ def all_scores(centers: Centers, rows: Rows) -> Floats:
             difference = wide[:, feature, None] - columns[feature]
             difference *= difference
             part += difference
+    total *= centers.score_factor
+    zeros = directionless(centers, rows)
+    if zeros is not None:
+        total[zeros] = 1.0
     return total

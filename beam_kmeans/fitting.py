@@ -17,6 +17,23 @@ from beam_kmeans.lloyd import Measure, check_cost
 
 
 @dataclasses.dataclass(frozen=True)
+class Trend:
+    """Mini-batch's exponentially weighted averages, as scikit-learn's.
+
+    Attributes:
+        inertia: of a row of a batch.
+        shift: of the squared distance that centers moved.
+        least: the least `inertia` so far.
+        stalled: iterations since then.
+    """
+
+    inertia: float
+    shift: float
+    least: float
+    stalled: int
+
+
+@dataclasses.dataclass(frozen=True)
 class FitState:
     """Where a fit stands: all that a transition needs beside the centers themselves.
 
@@ -27,6 +44,7 @@ class FitState:
         rise: how much the rounding of the last update can add to it.
         converged: the last update moved the centers by no more than `tolerance` allows.
         finished: the last record is of the centers as they are now.
+        trend: of mini-batch; None before its second iteration.
     """
 
     iteration: int = 0
@@ -35,6 +53,7 @@ class FitState:
     rise: float = 0.0
     converged: bool = False
     finished: bool = False
+    trend: Trend | None = None
 
     def is_last(self, parameters: Parameters) -> bool:
         """Whether these centers are final, so that a pass only measures them."""
@@ -54,7 +73,13 @@ class FitState:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> FitState:
         inertia = None if fields["inertia"] is None else Fraction(fields["inertia"])
-        return cls(**{**fields, "inertia": inertia, "history": tuple(fields["history"])})
+        trend = fields.get("trend")
+        own = {
+            "inertia": inertia,
+            "history": tuple(fields["history"]),
+            "trend": None if trend is None else Trend(**trend),
+        }
+        return cls(**{**fields, **own})
 
 
 def advance(
@@ -119,31 +144,58 @@ class Fit:
     state: FitState
 
 
-def fit_from(dataset: Dataset, parameters: Parameters, centers: npt.NDArray[np.float32]) -> Fit:
-    """Runs Lloyd's iterations over a dataset that answers at once, from these centers.
+def check_start(dataset: Dataset, parameters: Parameters, centers: npt.NDArray[np.float32]) -> None:
+    """Refuses centers that are not of the dataset's features, or a dataset of another metric.
 
     Raises:
-        DataError: the data cannot be clustered so.
+        DataError, ValueError: names both.
     """
-    statistics = dataset.statistics
-    d = len(statistics.minimums)
+    d = len(dataset.statistics.minimums)
     if centers.shape[1] != d:
         raise DataError(
             f"initial_clusters: the centers have {centers.shape[1]} features, the data has {d}"
         )
-    state, mean_variance = FitState(), statistics.mean_variance()
+    metric = parameters.distance_metric
+    if dataset.distance_metric != metric:
+        raise ValueError(
+            f"distance_metric: the dataset's is {dataset.distance_metric!r}, the fit's {metric!r}"
+        )
+
+
+def fit_from(
+    dataset: Dataset,
+    parameters: Parameters,
+    centers: npt.NDArray[np.float32],
+    state: FitState | None = None,
+) -> Fit:
+    """Runs Lloyd's iterations over a dataset that answers at once, from these centers.
+
+    Args:
+        dataset: the rows.
+        parameters: of the fit.
+        centers: float32 [k, d].
+        state: where the fit stands; None for the start.
+
+    Raises:
+        DataError: the data cannot be clustered so.
+    """
+    check_start(dataset, parameters, centers)
+    statistics, metric = dataset.statistics, parameters.distance_metric
+    state, mean_variance = state or FitState(), statistics.mean_variance()
     relocate = parameters.empty_clusters == "relocate"
     while True:
         survey, totals = dataset.tally(centers, relocate)
         moves = lloyd.relocations(survey) if relocate and not state.is_last(parameters) else []
-        update = lloyd.update_range(centers, totals, survey, moves, 0)
-        measured = lloyd.measure(survey, [update.cost], statistics.sum_of_squares())
+        update = lloyd.update_range(centers, totals, survey, moves, 0, metric)
+        measured = lloyd.measure(
+            survey, [update.cost], statistics.sum_of_squares(), metric, dataset.directionless
+        )
         last = state.is_last(parameters)
         state = advance(
             state,
             parameters,
             mean_variance=mean_variance,
-            num_features=d,
+            num_features=centers.shape[1],
             measured=measured,
             relocated=len(moves),
             shift=update.shift,

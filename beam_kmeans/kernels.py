@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from beam_kmeans.distances import Centers, Floats, Indices, Rows, decide
+from beam_kmeans.distances import Centers, Floats, Indices, Rows, decide, directionless
 from beam_kmeans.sums import DIGIT_BITS, WINDOW_ROWS, window_constant
 
 T = TypeVar("T")
@@ -265,7 +265,10 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
 
 
 def assign(centers: Centers, rows: Rows, compiled: Filter | None = None) -> Indices:
-    """int32 [n]: the nearest center of each row [n, d], equal scores to the lowest index."""
+    """int32 [n]: the nearest center of each row [n, d], equal scores to the lowest index.
+
+    Under cosine of unit rows, where a row of zeros has index 0.
+    """
     if not len(rows):
         return np.zeros(0, np.int32)
     compiled = compiled or Filter(centers)
@@ -279,4 +282,8 @@ def assign(centers: Centers, rows: Rows, compiled: Filter | None = None) -> Indi
             indices[tile.unsure] = decide(centers, part[tile.unsure])
         return indices
 
-    return np.concatenate(list(side_by_side(one, range(0, len(rows), step))))
+    indices = np.concatenate(list(side_by_side(one, range(0, len(rows), step))))
+    zeros = directionless(centers, rows)
+    if zeros is not None:
+        indices[zeros] = 0
+    return indices

@@ -8,6 +8,7 @@ k x d has to be in one place. Both are monoids.
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from fractions import Fraction
 
@@ -18,6 +19,7 @@ from beam_kmeans import sums
 from beam_kmeans.distances import Centers, scores
 from beam_kmeans.errors import DataError
 from beam_kmeans.sampling import row_hash
+from beam_kmeans.statistics import Directionless
 from beam_kmeans.sums import ExactSums
 
 #: Far rows that come home from a pass, for empty clusters to move to.
@@ -85,9 +87,10 @@ class FarRows:
         indices: npt.NDArray[np.int32],
         bounds: npt.NDArray[np.float64],
     ) -> None:
-        """Takes in rows [n, d], whose scores are at most `bounds` [n]; below 0 leaves a row out."""
+        """Takes in rows [n, d] of squared distances up to `bounds` [n]; below 0 leaves one out."""
         # Bounds can be infinite, which times a weight of 0 would be no number.
         upper = bounds.copy() if weights is None else np.where(weights > 0, bounds, -1.0) * weights
+        upper *= centers.score_factor
         # At first there is no threshold: a few rows with the largest bounds soon give one.
         size = 2 * FAR_ROWS
         while True:
@@ -201,7 +204,8 @@ class RangeUpdate:
 
     Attributes:
         centers: float32 [r, d], the next centers of the range.
-        cost: the range's share of the inertia of the centers before: sum_j W_j |c_j|^2 - 2 c_j.S_j.
+        cost: the range's share of the squared distances to the centers before: sum_j W_j |c_j|^2 -
+            2 c_j.S_j.
         shift: the sum of squared distances moved.
         rise: how much cost the rounding of the new centers can add.
     """
@@ -218,8 +222,12 @@ def update_range(
     survey: Survey,
     moves: Sequence[Move],
     start: int,
+    distance_metric: str = "squared_euclidean",
 ) -> RangeUpdate:
     """The next centers of the range [start, start + r): means, once rounded, and moved centers.
+
+    Under cosine a center is the direction of its rows' sum, once rounded; where that sum is exactly
+    0, as that of opposite rows is, the center stays.
 
     Args:
         centers: float32 [r, d], the range's centers before.
@@ -227,6 +235,7 @@ def update_range(
         survey: of the whole model.
         moves: of the whole model.
         start: the range's first center.
+        distance_metric: under cosine the sums are of unit rows.
     """
     stop = start + len(centers)
     weights = survey.cluster_weights().part(start, stop)
@@ -235,19 +244,19 @@ def update_range(
     for move in moves:
         if start <= move.donor < stop:
             _take_out(totals, weights, move.donor - start, move)
-    new = centers.copy()
+    new, rise = centers.copy(), 0.0
     filled = np.flatnonzero((weights.carried().digits != 0).any(axis=0))
     if len(filled):
         kept = ExactSums(
             (len(filled), totals.shape[1]), totals.low, totals.digits[:, filled], totals.pending
         )
         own = ExactSums((len(filled),), weights.low, weights.digits[:, filled])
-        new[filled] = sums.quotients(kept, own)
-    rise = float(
-        (own.to_float64()[:, None] * sums.half_spacing(new[filled]) ** 2).sum()
-        if len(filled)
-        else 0
-    )
+        if distance_metric == "cosine":
+            new[filled], rise = _directions(centers[filled], kept, own)
+        else:
+            new[filled] = sums.quotients(kept, own)
+            spacings = sums.half_spacing(new[filled]) ** 2
+            rise = float((own.to_float64()[:, None] * spacings).sum())
     for move in moves:
         if start <= move.empty < stop:
             new[move.empty - start] = move.row
@@ -255,10 +264,39 @@ def update_range(
     return RangeUpdate(new, cost, sums.exact_sum(moved * moved), rise)
 
 
+def _directions(
+    before: npt.NDArray[np.float32], totals: ExactSums, weights: ExactSums
+) -> tuple[npt.NDArray[np.float32], float]:
+    """The directions of sums [m, d] of weights [m], and how much cost their rounding can add."""
+    found, directed = sums.directions(totals)
+    # With a cost of W |c|^2 / 2 - c.S and u = S / |S|, of all unit vectors the best: from v + f to
+    # u + e it rises by at most e.(W u - S) + W |e|^2 / 2 + f.(S - W v) - W |f|^2 / 2 - D, where D =
+    # |S| - v.S, |S - W v|^2 = (W - |S|)^2 + 2 W D, and sqrt(2 W D) |f| - D <= W |f|^2 / 2. In all
+    # |W - |S|| (|e| + |f|) + W |e|^2 / 2, for v the old center's own direction: |f| = ||c| - 1|.
+    weight, wide = weights.to_float64(), totals.to_float64()
+    slack = (found.shape[1] + 8) * 2.0**-50
+    scale = np.abs(wide).max(axis=1)
+    scale[scale == 0] = 1.0
+    lengths = _lengths(wide / scale[:, None]) * scale
+    gap = np.abs(weight - lengths) + weight * slack
+    old = np.abs(_lengths(before.astype(np.float64)) - 1) + slack
+    new = _lengths(sums.half_spacing(found)) * (1 + slack)
+    rises = gap * (old + new) + weight * new**2 / 2
+    return np.where(directed[:, None], found, before), math.fsum(rises[directed].tolist())
+
+
+def _lengths(vectors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """float64 [m]: the lengths of vectors [m, d], features in order."""
+    squares = np.zeros(len(vectors))
+    for column in np.ascontiguousarray(vectors.T):
+        squares += column * column
+    return np.sqrt(squares)
+
+
 def centers_cost(
     centers: npt.NDArray[np.float32], totals: ExactSums, weights: ExactSums
 ) -> Fraction:
-    """sum_j W_j |c_j|^2 - 2 c_j.S_j, exactly: the inertia of these centers, but for sum w |x|^2."""
+    """sum_j W_j |c_j|^2 - 2 c_j.S_j, exactly: with sum w |x|^2 the squared distances' sum."""
     wide = centers.astype(np.float64)
     squares = sums.column_sums((wide * wide).T)
     pairs = zip(squares.to_fractions(), weights.to_fractions(), strict=True)
@@ -282,7 +320,7 @@ class Measure:
         inertia: the exact sum of weight x score.
         counts: int64 [k].
         cluster_weights: float64 [k].
-        empty_clusters: clusters of weight 0.
+        empty_clusters: clusters of weight 0, rows without a direction not counted.
     """
 
     inertia: Fraction
@@ -291,20 +329,42 @@ class Measure:
     empty_clusters: int
 
 
-def measure(survey: Survey, costs: Iterable[Fraction], sum_of_squares: Fraction) -> Measure:
-    """Joins the ranges' costs with the exact sum of w |x|^2 of the data.
+def measure(
+    survey: Survey,
+    costs: Iterable[Fraction],
+    sum_of_squares: Fraction,
+    distance_metric: str = "squared_euclidean",
+    directionless: Directionless | None = None,
+) -> Measure:
+    """Joins the ranges' costs with the exact sum of w |x|^2 of the data, and rows of zeros.
+
+    Args:
+        survey: of the whole model.
+        costs: of all ranges.
+        sum_of_squares: of the rows as they were measured.
+        distance_metric: under cosine a score is half a squared distance.
+        directionless: rows that were not measured: of cluster 0, each with a score of 1. Whether
+            cluster 0 is empty does not depend on them.
 
     Raises:
         DataError: the parts do not belong together.
     """
-    weights = survey.cluster_weights().to_float64()
+    exact = survey.cluster_weights()
+    weights, counts = exact.to_float64(), survey.counts.copy()
+    empty = int(np.count_nonzero(weights == 0))
     inertia = sum(costs, sum_of_squares)
+    if distance_metric == "cosine":
+        inertia /= 2
+    if directionless is not None and directionless.rows:
+        counts[0] += directionless.rows
+        weights[0] = float(exact.part(0, 1).to_fraction() + directionless.weight)
+        inertia += directionless.weight
     if inertia < 0:
         raise DataError(
             f"the inertia came out as {float(inertia)!r}: the sums of a pass and the statistics of "
             "the dataset are not of the same rows"
         )
-    return Measure(inertia, survey.counts, weights, int(np.count_nonzero(weights == 0)))
+    return Measure(inertia, counts, weights, empty)
 
 
 def check_cost(iteration: int, before: Fraction, after: Fraction, rise: float, d: int) -> None:

@@ -17,6 +17,29 @@ from beam_kmeans.sums import ExactSums
 _TILE = 4096
 
 
+@dataclasses.dataclass(frozen=True)
+class Directionless:
+    """Rows of zeros under cosine: cluster 0 with a score of 1, and no part in anything else.
+
+    Attributes:
+        rows: how many there are.
+        weight: their exact sum of weights.
+    """
+
+    rows: int = 0
+    weight: Fraction = Fraction(0)
+
+    @classmethod
+    def between(cls, raw: Statistics, directed: Statistics) -> Directionless:
+        """What is in the statistics of all rows, and not in those of the rows with a direction."""
+        weight = raw.weight.to_fraction() - directed.weight.to_fraction()
+        return cls(raw.rows - directed.rows, weight)
+
+    def add(self, other: Directionless) -> Directionless:
+        """Both together."""
+        return Directionless(self.rows + other.rows, self.weight + other.weight)
+
+
 @dataclasses.dataclass
 class Statistics:
     """What one pass over rows [n, d] says of their features; a monoid under `add`.

@@ -123,6 +123,20 @@ class ExactSums:
         shape = (stop - start, *self.shape[1:])
         return ExactSums(shape, self.low, self.digits[:, start:stop].copy(), self.pending)
 
+    def at(self, places: npt.NDArray[np.intp]) -> ExactSums:
+        """A copy of the sums at some places of the first axis."""
+        shape = (len(places), *self.shape[1:])
+        return ExactSums(shape, self.low, self.digits[:, places], self.pending)
+
+    def folded(self) -> ExactSums:
+        """The sum of all sums, of shape ()."""
+        digits = self.carried().digits.reshape(len(self.digits), -1)
+        total = ExactSums.zeros(())
+        for start in range(0, digits.shape[1], WINDOW_ROWS):
+            part = digits[:, start : start + WINDOW_ROWS].sum(axis=1)
+            total.add(ExactSums((), self.low, part, 1))
+        return total
+
     def reshaped(self, shape: tuple[int, ...]) -> ExactSums:
         """The same sums in another shape."""
         return ExactSums(
@@ -315,6 +329,54 @@ def quotients(sums: ExactSums, divisors: ExactSums) -> npt.NDArray[np.float32]:
             rounded[row, column] = nearest_float32(exact)
     rounded[np.abs(rounded) < np.finfo(np.float32).tiny] = 0.0
     return rounded
+
+
+def directions(sums: ExactSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Sums [k, d] over their lengths, exactly, rounded once to canonical float32.
+
+    Returns:
+        float32 [k, d], and whether each sum has a direction, bool [k]: one that is exactly 0 has
+        none, and is 0 here.
+    """
+    wide = sums.to_float64()
+    directed = (sums.digits != 0).any(axis=(0, 2))
+    # By a power of two, so that no square is lost or too large.
+    wide = np.ldexp(wide, -np.frexp(np.abs(wide).max(axis=1, keepdims=True))[1])
+    squares = _tree_sum(wide * wide)
+    quotient = wide / np.sqrt(np.where(directed, squares, 1.0))[:, None]
+    # A sum is within 2**-50, and a square's sum within that many roundings as the tree has layers.
+    bound = (sums.shape[1].bit_length() + 16) * 2.0**-51
+    rounded = quotient.astype(np.float32)
+    below = (quotient * (1 - bound)).astype(np.float32)
+    above = (quotient * (1 + bound)).astype(np.float32)
+    unsure = np.argwhere(below != above)
+    lengths: dict[int, Fraction] = {}
+    for row, column in unsure.tolist():
+        if row not in lengths:
+            exact = sums.part(row, row + 1).to_fractions()
+            lengths[row] = sum((value * value for value in exact), Fraction(0))
+        value = _fraction(sums.digits[:, row, column].tolist(), sums.low)
+        near, far = below[row, column], above[row, column]
+        rounded[row, column] = _nearer(near, far, value * value / lengths[row])
+    rounded[np.abs(rounded) < np.finfo(np.float32).tiny] = 0.0
+    return rounded, directed
+
+
+def _nearer(near: np.float32, far: np.float32, square: Fraction) -> np.float32:
+    """Which of two neighbours, `near` the nearer to 0, a number of this square rounds to."""
+    middle = (abs(Fraction(float(near))) + abs(Fraction(float(far)))) / 2
+    if square == middle * middle:
+        return near if int(near.view(np.uint32)) & 1 == 0 else far
+    return near if square < middle * middle else far
+
+
+def _tree_sum(values: Floats) -> Floats:
+    """float64 [k]: the sum of each row of [k, m], halves onto halves, in one order everywhere."""
+    while values.shape[1] > 1:
+        half = values.shape[1] // 2
+        rest = values[:, 2 * half :]
+        values = np.concatenate([values[:, :half] + values[:, half : 2 * half], rest], axis=1)
+    return values[:, 0]
 
 
 def nearest_float32(value: Fraction) -> np.float32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from beam_kmeans import sums
 from beam_kmeans.distances import Centers, decide
 from beam_kmeans.kernels import Filter, Tile, side_by_side
 from beam_kmeans.lloyd import FarRows, Survey
+from beam_kmeans.statistics import Directionless
 from beam_kmeans.sums import ExactSums
 from beam_kmeans.values import unit_rows
 
@@ -53,6 +55,17 @@ def in_metric(part: Rows, distance_metric: str) -> Rows:
     units, directed = unit_rows(part.rows)
     whole = Rows(units, part.weights, part.row_numbers)
     return whole if directed.all() else whole.pick(directed)
+
+
+def directionless_of(part: Rows, distance_metric: str) -> Directionless:
+    """What `in_metric` leaves out of these rows."""
+    if distance_metric != "cosine":
+        return Directionless()
+    zeros = ~part.rows.any(axis=1)
+    left = int(np.count_nonzero(zeros))
+    if part.weights is None:
+        return Directionless(left, Fraction(left))
+    return Directionless(left, sums.exact_sum(part.weights[zeros].astype(np.float64)))
 
 
 class LloydTally:

@@ -9,6 +9,9 @@ _EXPONENT_BITS = np.uint32(0x7F800000)
 _SIGN_BIT = np.uint32(0x80000000)
 #: float64 values of which a few copies stay in a processor's cache.
 _TILE_VALUES = 2**15
+#: How far from 1 the square of a unit row's length can be that was rounded to float32: 2**-23, and
+#: a little for the float64 arithmetic.
+_UNIT_BOUND = 1.001 * 2.0**-23
 
 
 def canonical_float32(values: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float32], int]:
@@ -48,7 +51,8 @@ def unit_rows(
     """Rows over their float64 norms, rounded to canonical float32 once: what cosine measures.
 
     A norm is the square root of the sum of squares, features in order, one IEEE operation at a
-    time. A row of zeros has no direction and stays zero.
+    time. A row of zeros has no direction and stays zero. A row whose length is 1 within the
+    rounding of a float32 stays as it is, so that unit rows of unit rows are the same bytes.
 
     Args:
         rows: finite float32 [n, d].
@@ -71,6 +75,7 @@ def unit_rows(
         for column in columns:
             squares += column * column
         directed[part] = squares > 0
-        norms = np.sqrt(np.where(squares > 0, squares, 1.0))
+        as_it_is = (squares == 0) | (np.abs(squares - 1) <= _UNIT_BOUND)
+        norms = np.sqrt(np.where(as_it_is, 1.0, squares))
         units[part] = canonical_float32((columns / norms).T)[0]
     return units, directed
