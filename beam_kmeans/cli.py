@@ -266,8 +266,13 @@ def _train_summary(report: "RunReport") -> str:
     ending = f"Converged after {iterations}" if report.converged else f"Stopped after {iterations}"
     return (
         f"{ending}: {size}, inertia {report.inertia:.9g}{_dropped(report.rejected)}; "
-        f"{_count(report.jobs, 'Beam job')}, {report.seconds:.1f} s. Model: {report.model_dir}"
+        f"{_passes(report.passes)}, {_count(report.jobs, 'Beam job')}, {report.seconds:.1f} s. "
+        f"Model: {report.model_dir}"
     )
+
+
+def _passes(number: int) -> str:
+    return f"{number:,} pass{'' if number == 1 else 'es'} over the rows"
 
 
 def _dropped(rejected: int) -> str:

@@ -2,8 +2,16 @@
 
 import argparse
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
-from beam_kmeans.config import EMPTY_CLUSTERS, INITIALISERS, Parameters
+from beam_kmeans.config import (
+    EMPTY_CLUSTERS,
+    INITIALISERS,
+    METRICS,
+    SEEDING_STATES,
+    Parameters,
+)
 
 PROGRAM = "beam-kmeans"
 COMMANDS = {
@@ -80,48 +88,18 @@ def positive(text: str) -> int:
     return number
 
 
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(Parameters)}
+
+
 def _train_flags(parser: argparse.ArgumentParser) -> None:
-    default = {field.name: field.default for field in dataclasses.fields(Parameters)}
     _list(parser, "--input", "files, as names or patterns, or one staged dataset", "GLOB", True)
     parser.add_argument(
         "--work_dir", required=True, metavar="DIR", help="where the run keeps its states"
     )
     parser.add_argument("--num_clusters", required=True, type=int, metavar="K", help="k")
-    parser.add_argument(
-        "--initial_clusters",
-        required=True,
-        metavar="|".join([*INITIALISERS, "FILE.npy", "MODEL_DIR"]),
-        help="random: distinct rows drawn by weight; or the initial centers themselves, with "
-        "--standardize in standardized units",
-    )
-    parser.add_argument(
-        "--random_seed",
-        type=int,
-        default=default["random_seed"],
-        metavar="N",
-        help="0 to 2^63 - 1 (%(default)s)",
-    )
-    parser.add_argument(
-        "--max_iterations",
-        type=int,
-        default=default["max_iterations"],
-        metavar="N",
-        help="updates of the centers at most; may be raised later (%(default)s)",
-    )
-    parser.add_argument(
-        "--tolerance",
-        type=float,
-        default=default["tolerance"],
-        metavar="T",
-        help="converged when the centers' summed squared movement is at most T times the mean "
-        "variance of the features, or when nothing moves (%(default)s)",
-    )
-    parser.add_argument(
-        "--empty_clusters",
-        choices=EMPTY_CLUSTERS,
-        default=default["empty_clusters"],
-        help="move an empty cluster's center to a far row, or keep it in place (%(default)s)",
-    )
+    _seeding_flags(parser)
+    _iteration_flags(parser)
+    _mini_batch_flags(parser)
     _data_flags(parser)
     _staging_flags(parser)
     parser.add_argument(
@@ -132,6 +110,143 @@ def _train_flags(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--model_dir", metavar="DIR", help="where the model is written (WORK_DIR/model)"
+    )
+
+
+def _seeding_flags(parser: argparse.ArgumentParser) -> None:
+    _field(
+        parser,
+        "--initial_clusters",
+        str,
+        "|".join([*INITIALISERS, "FILE.npy", "MODEL_DIR"]),
+        "how the initial centers are found: kmeans_plus_plus draws candidates in rounds "
+        "(k-means||) and clusters them; random draws distinct rows by weight; kmc2 and afkmc2 run "
+        "Markov chains over the rows; or the initial centers themselves, with --standardize in "
+        "standardized units",
+    )
+    _choice(
+        parser,
+        "--distance_metric",
+        METRICS,
+        "squared Euclidean distance, or 1 - cosine similarity",
+    )
+    _field(parser, "--random_seed", int, "N", "0 to 2^63 - 1")
+    _field(
+        parser,
+        "--kmeans_plus_plus_num_retries",
+        int,
+        "N",
+        "further candidates at each pick of k-means++, of which the best is kept; negative: "
+        "2 + floor(ln k)",
+    )
+    _field(
+        parser,
+        "--seeding_oversampling",
+        float,
+        "X",
+        "kmeans_plus_plus draws X times k candidates a round",
+    )
+    _field(
+        parser,
+        "--seeding_rounds",
+        int,
+        "N",
+        "rounds of kmeans_plus_plus at least, each a pass over the data; twice as many at most",
+    )
+    parser.add_argument(
+        "--seeding_state",
+        choices=SEEDING_STATES,
+        default=SEEDING_STATES[0],
+        help="keep each row's nearest candidate in side files in WORK_DIR, 12 bytes a row, so that "
+        "a round measures new candidates alone; with none each round measures all so far, about 3 "
+        "times as many in 5 rounds. Changes no result (%(default)s)",
+    )
+    _field(
+        parser,
+        "--kmc2_chain_length",
+        int,
+        "N",
+        "rows that a chain of kmc2 or afkmc2 looks at for one center",
+    )
+    parser.add_argument(
+        "--kmc2_groups",
+        type=int,
+        metavar="N",
+        help="groups of rows that run chains of their own (by the number of rows)",
+    )
+
+
+def _iteration_flags(parser: argparse.ArgumentParser) -> None:
+    _field(
+        parser,
+        "--max_iterations",
+        int,
+        "N",
+        "updates of the centers at most; may be raised later",
+    )
+    _field(
+        parser,
+        "--tolerance",
+        float,
+        "T",
+        "converged when the centers' summed squared movement is at most T times the mean variance "
+        "of the features, or when nothing moves",
+    )
+    _choice(
+        parser,
+        "--empty_clusters",
+        EMPTY_CLUSTERS,
+        "move an empty cluster's center to a far row, or keep it in place",
+    )
+
+
+def _mini_batch_flags(parser: argparse.ArgumentParser) -> None:
+    _boolean(parser, "--use_mini_batch", "update the centers by batches, not by all rows")
+    _field(parser, "--batch_size", int, "N", "rows of a mini-batch step")
+    _field(
+        parser,
+        "--mini_batch_steps_per_iteration",
+        int,
+        "N",
+        "steps between two publications of the centers",
+    )
+    _field(
+        parser,
+        "--max_no_improvement",
+        _integer_or_none,
+        "N|none",
+        "mini-batch: iterations without a new least smoothed inertia after which the fit ends",
+    )
+
+
+def _integer_or_none(text: str) -> int | None:
+    """An integer, or nothing."""
+    if text.lower() == "none":
+        return None
+    return int(text)
+
+
+def _field(
+    parser: argparse.ArgumentParser, flag: str, kind: Callable[[str], Any], one: str, text: str
+) -> None:
+    """A flag that is a field of `Parameters`, which checks its value."""
+    parser.add_argument(
+        flag,
+        type=kind,
+        default=_DEFAULTS[flag.removeprefix("--")],
+        metavar=one,
+        help=f"{text} (%(default)s)",
+    )
+
+
+def _choice(
+    parser: argparse.ArgumentParser, flag: str, choices: tuple[str, ...], text: str
+) -> None:
+    parser.add_argument(
+        flag,
+        choices=choices,
+        default=_DEFAULTS[flag.removeprefix("--")],
+        help=f"{text} (%(default)s)",
     )
 
 

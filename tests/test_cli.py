@@ -25,6 +25,7 @@ COMMANDS = {"train": TRAIN, "segment": ["segment", *TRAIN[1:]], "predict": PREDI
 @dataclasses.dataclass(frozen=True)
 class RunReport:
     finished: bool = True
+    initialized: bool = True
     converged: bool = True
     iterations: int = 7
     inertia: float | None = 2.5
@@ -34,6 +35,10 @@ class RunReport:
     num_clusters: int = 3
     num_features: int = 2
     empty_clusters: int = 0
+    passes: int = 15
+    seeding_passes: int = 7
+    seeding_lookups: int = 6
+    candidates: int = 31
     rejected: int = 0
     model_dir: str | None = "w/model"
     work_dir: str = "w"
@@ -55,6 +60,7 @@ class TrainJob:
     iterations_per_job: int | None = None
     model_dir: str | None = None
     initial_features: tuple[str, ...] | None = None
+    seeding_state: str = "keep"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,6 +153,25 @@ EFFECTS = [
     ("--max_iterations=6", lambda job: job.parameters.max_iterations, 6),
     ("--tolerance=0.5", lambda job: job.parameters.tolerance, 0.5),
     ("--empty_clusters=keep", lambda job: job.parameters.empty_clusters, "keep"),
+    ("--distance_metric=cosine", lambda job: job.parameters.distance_metric, "cosine"),
+    (
+        "--kmeans_plus_plus_num_retries=-1",
+        lambda job: job.parameters.kmeans_plus_plus_num_retries,
+        -1,
+    ),
+    ("--seeding_oversampling=0.5", lambda job: job.parameters.seeding_oversampling, 0.5),
+    ("--seeding_rounds=3", lambda job: job.parameters.seeding_rounds, 3),
+    ("--seeding_state=none", lambda job: job.seeding_state, "none"),
+    ("--kmc2_chain_length=9", lambda job: job.parameters.kmc2_chain_length, 9),
+    ("--kmc2_groups=2", lambda job: job.parameters.kmc2_groups, 2),
+    ("--use_mini_batch", lambda job: job.parameters.use_mini_batch, True),
+    ("--batch_size=10", lambda job: job.parameters.batch_size, 10),
+    (
+        "--mini_batch_steps_per_iteration=4",
+        lambda job: job.parameters.mini_batch_steps_per_iteration,
+        4,
+    ),
+    ("--max_no_improvement=none", lambda job: job.parameters.max_no_improvement, None),
     ("--features=a,b", lambda job: job.features, ("a", "b")),
     ("--features_column=f", lambda job: job.features_column, "f"),
     ("--on_bad_rows=drop", lambda job: job.on_bad_rows, "drop"),
@@ -237,10 +262,18 @@ def test_initial_centers_come_from_a_npy_file(rooms, tmp_path):
 
 
 @pytest.mark.usefixtures("rooms")
-@pytest.mark.parametrize("name", ["kmeans_plus_plus", "kmc2", "Random", "no/such/model"])
+@pytest.mark.parametrize("name", ["Random", "no/such/model"])
 def test_an_unknown_initialiser_is_refused_with_what_is_allowed(capsys, name):
     err = fails(capsys, [*TRAIN, f"--initial_clusters={name}"], 2)
-    assert f"--initial_clusters: '{name}' is none of: random, FILE.npy, a model" in err
+    allowed = "random, kmeans_plus_plus, kmc2, afkmc2, FILE.npy, a model"
+    assert f"--initial_clusters: '{name}' is none of: {allowed}" in err
+
+
+def test_initial_centers_are_found_by_kmeans_plus_plus_if_nothing_is_said(rooms):
+    for flags_of_seeding in ([], ["--initial_clusters=afkmc2"]):
+        cli.main([*TRAIN[:4], *flags_of_seeding])
+    found = [job.parameters.initial_clusters for _, job, _ in rooms.calls]
+    assert found == ["kmeans_plus_plus", "afkmc2"]
 
 
 @pytest.mark.usefixtures("rooms")
@@ -268,10 +301,15 @@ def test_a_npy_file_that_is_none_is_bad_data(capsys, tmp_path, content):
         ([], "arguments are required: COMMAND"),
         (["frobnicate"], "invalid choice: 'frobnicate'"),
         (["evaluate"], "invalid choice: 'evaluate'"),
-        (TRAIN[:3], "arguments are required: --num_clusters, --initial_clusters"),
+        (TRAIN[:3], "arguments are required: --num_clusters"),
         ([*TRAIN, "--num_cluster=3"], "unknown flag --num_cluster; did you mean --num_clusters?"),
         ([*TRAIN, "--runer=x"], "unknown flag --runer; did you mean --runner?"),
-        ([*TRAIN, "--distance_metric=cosine"], "unknown flag --distance_metric"),
+        ([*TRAIN, "--distance_metric=l1"], "invalid choice: 'l1'"),
+        ([*TRAIN, "--seeding_state=lose"], "invalid choice: 'lose'"),
+        ([*TRAIN, "--seeding_rounds=0"], "--seeding_rounds: 0 is not allowed"),
+        ([*TRAIN, "--kmc2_groups=0"], "--kmc2_groups: 0 is not allowed"),
+        ([*TRAIN, "--max_no_improvement=x"], "--max_no_improvement: invalid"),
+        ([*TRAIN, "--use_mini_batch=yes"], "'yes' is neither true nor false"),
         ([*TRAIN, "--all_scores"], "unknown flag --all_scores"),
         ([*TRAIN, "-k", "3"], "unknown flag -k"),
         ([*TRAIN, "stray"], "'stray' belongs to no flag"),
@@ -357,7 +395,7 @@ def test_the_summary_is_the_last_line_and_alone_on_standard_output(rooms, capsys
     out, err = capsys.readouterr()
     assert out == (
         "Converged after 7 iterations: 1,000 rows of 2 features in 3 clusters, inertia 2.5; "
-        "2 Beam jobs, 1.5 s. Model: w/model\n"
+        "15 passes over the rows, 2 Beam jobs, 1.5 s. Model: w/model\n"
     )
     assert "a library's chatter" in err
 

@@ -245,9 +245,9 @@ def test_another_configuration_is_refused_in_one_line(capsys, tmp_path, source, 
     ("more", "said"),
     [
         ("--num_cluster=4", "unknown flag --num_cluster; did you mean --num_clusters?"),
-        ("--initial_clusters=kmeans_plus_plus", "'kmeans_plus_plus' is none of: random, FILE.npy"),
+        ("--initial_clusters=k-means++", "'k-means++' is none of: random, kmeans_plus_plus, kmc2"),
         ("--num_clusters=0", "--num_clusters: 0 is not allowed"),
-        ("--distance_metric=cosine", "unknown flag --distance_metric"),
+        ("--distance_metric=cosin", "invalid choice: 'cosin'"),
     ],
 )
 def test_usage_errors_exit_2(capsys, tmp_path, source, more, said):
