@@ -164,6 +164,69 @@ def _blocks(
         raise DataError(f"shard {path} is whole, but is not the one that its manifest names")
 
 
+class ShardReader:
+    """Blocks of a shard by their places, each verified: for who needs a few of many.
+
+    Args:
+        directory: of the dataset.
+        info: of the shard.
+        num_features: d.
+        weighted: whether rows have weights.
+
+    Raises:
+        DataError: names the shard, and what is wrong with it.
+    """
+
+    def __init__(self, directory: str, info: ShardInfo, num_features: int, weighted: bool) -> None:
+        self._path, self._info = files.join(directory, info.path), info
+        self._num_features, self._weighted = num_features, weighted
+        local = files.local_path(self._path)
+        try:
+            self._source = (
+                pa.memory_map(local) if local else pa.PythonFile(files.open_read(self._path), "r")
+            )
+            if self._source.size() != info.size:
+                raise DataError(
+                    f"shard {self._path} has {self._source.size()} bytes, {info.size} were "
+                    "written: it is truncated or not of this dataset"
+                )
+            self._reader = ipc.open_file(self._source)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"shard {self._path} cannot be read: {_first_line(error)}") from error
+        expected = schema(num_features, weighted, info.numbered)
+        if self._reader.schema != expected:
+            raise DataError(
+                f"shard {self._path} holds other columns than its dataset: {self._reader.schema}"
+            )
+
+    @property
+    def blocks(self) -> int:
+        """How many there are."""
+        return int(self._reader.num_record_batches)
+
+    def block(self, place: int) -> Rows:
+        """One block; its rows' numbers are those of the column, or count from the block's first.
+
+        Raises:
+            DataError: it is damaged.
+        """
+        try:
+            batch, metadata = self._reader.get_batch_with_custom_metadata(place)
+            found = _arrays(batch, self._num_features, self._weighted, self._info.numbered)
+        except (pa.ArrowException, OSError, KeyError) as error:
+            raise DataError(f"shard {self._path} cannot be read: {_first_line(error)}") from error
+        if metadata is None or metadata.get(_CHECKSUM) != _checksum(*found):
+            raise DataError(
+                f"shard {self._path}: block {place} does not have its checksum: it is damaged"
+            )
+        rows, weights, numbers = found
+        return Rows(rows, weights, np.arange(len(rows)) if numbers is None else numbers)
+
+    def close(self) -> None:
+        """Lets the file go; blocks that were read stay."""
+        self._source.close()
+
+
 def _arrays(
     batch: pa.RecordBatch, num_features: int, weighted: bool, numbered: bool
 ) -> tuple[npt.NDArray[np.float32], Any, Any]:
