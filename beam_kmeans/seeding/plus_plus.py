@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
@@ -70,7 +72,8 @@ def _drawn(chances: Floats, uniform: Floats) -> npt.NDArray[np.int64]:
     # The last place with a chance: a product with the total may be rounded up to it.
     last = np.searchsorted(sums, sums[-1])
     places = np.searchsorted(sums, uniform * sums[-1], side="right")
-    return np.minimum(places, last).astype(np.int64)
+    drawn: npt.NDArray[np.int64] = np.minimum(places, last).astype(np.int64)
+    return drawn
 
 
 def recluster(
@@ -106,11 +109,9 @@ def recluster(
         return chosen
     # MemoryDataset holds weights as float32: scaled to at most 1, none may vanish.
     scaled = np.maximum(weights / weights.max(), 2.0**-126)
+    metric: Any = distance_metric
     parameters = Parameters(
-        num_clusters,
-        "random",
-        distance_metric,
-        max_iterations=_ITERATIONS,  # type: ignore[arg-type]
+        num_clusters, "random", distance_metric=metric, max_iterations=_ITERATIONS
     )
     fit = fit_from(MemoryDataset(rows, scaled, distance_metric), parameters, chosen)
     lost = len(np.unique(fit.centers, axis=0)) < num_clusters or not fit.counts.all()

@@ -62,6 +62,11 @@ class Seeding:
     centers: Floats | None = None
     warnings: tuple[str, ...] = ()
 
+    @property
+    def finished(self) -> bool:
+        """Whether no pass is left: there are centers, or the sample to choose them from."""
+        return self.centers is not None or "sample" in self.arrays
+
 
 class Memory(Protocol):
     """What a pass remembers of each row for the next one: a cache, so that forgetting is allowed.
