@@ -245,16 +245,18 @@ def _commit_order(path: str) -> tuple[int, bool, str]:
     return int(found.group(1)), found.group(2) == "finished", path
 
 
-_PREPARED: dict[tuple[str, tuple[FileRef, ...]], Centers] = {}
+_PREPARED: dict[tuple[str, tuple[FileRef, ...], str], Centers] = {}
 _PREPARING = threading.Lock()
 
 
-def prepared_centers(work: WorkDir, refs: tuple[FileRef, ...]) -> Centers:
+def prepared_centers(
+    work: WorkDir, refs: tuple[FileRef, ...], distance_metric: str = "squared_euclidean"
+) -> Centers:
     """The centers of a commit, ready for kernels: loaded once a process."""
-    key = (work.path, refs)
+    key = (work.path, refs, distance_metric)
     with _PREPARING:
         if key not in _PREPARED:
             while len(_PREPARED) >= 2:
                 del _PREPARED[next(iter(_PREPARED))]
-            _PREPARED[key] = Centers(work.load_centers(refs))
+            _PREPARED[key] = Centers(work.load_centers(refs), distance_metric)
         return _PREPARED[key]

@@ -90,7 +90,7 @@ class Parameters:
         self._put(
             "seeding_oversampling", _number("seeding_oversampling", self.seeding_oversampling, 0.1)
         )
-        _one_of("distance_metric", self.distance_metric, METRICS)
+        check_metric(self.distance_metric)
         _one_of("empty_clusters", self.empty_clusters, EMPTY_CLUSTERS)
         if not isinstance(self.use_mini_batch, (bool, np.bool_)):
             raise ValueError(
@@ -211,6 +211,15 @@ def checked_centers(
     rounded = rounded.copy()
     rounded.flags.writeable = False
     return rounded
+
+
+def check_metric(distance_metric: Any) -> None:
+    """Refuses what is no metric.
+
+    Raises:
+        ValueError: names what was found and what is allowed.
+    """
+    _one_of("distance_metric", distance_metric, METRICS)
 
 
 def checked_integer(name: str, value: Any, least: int, most: int | None = None) -> int:

@@ -124,7 +124,7 @@ def directionless(centers: Centers, rows: Rows) -> npt.NDArray[np.bool_] | None:
     """bool [n]: rows of zeros under cosine; None where there are none, as in all other metrics."""
     if not centers.cosine:
         return None
-    zeros = ~rows.any(axis=1)
+    zeros: npt.NDArray[np.bool_] = np.logical_not(rows.any(axis=1))
     return zeros if zeros.any() else None
 
 

@@ -24,9 +24,9 @@ from beam_kmeans.io.staging import StageFiles, existing_dataset, report
 from beam_kmeans.kernels import import_ahead
 from beam_kmeans.model import KMeansModel, check_features
 from beam_kmeans.options import DEFAULT_RUNNER
-from beam_kmeans.passes.context import context_of
 from beam_kmeans.passes.seed import passes_left
 from beam_kmeans.running import JobError, only_launches, run_pipeline, template_location
+from beam_kmeans.seeding.rows import check_rows
 from beam_kmeans.seeding.run import initialiser_of
 from beam_kmeans.seeding_checkpoint import SeedingCommit, last_seeding, prepared_seeding
 from beam_kmeans.segment import Start, build_segment, progress_of, publish
@@ -159,7 +159,7 @@ class _Driver:
         if self.plan is not None:
             self.dataset = existing_dataset(self.plan)
         if self.dataset is not None:
-            context_of(self.dataset, self.parameters)
+            check_rows(self.dataset.statistics, self.parameters.num_clusters)
         else:
             self._staging_plan().save()
 
@@ -224,7 +224,8 @@ class _Driver:
         except DataError:
             there = None
         if there is None or tuple(there.history) != state.history:
-            publish(self.work, self.model_dir, self._staged().path, last[1])
+            metric = self.parameters.distance_metric
+            publish(self.work, self.model_dir, self._staged().path, last[1], metric)
 
     def _staged(self) -> StagedDataset:
         if self.dataset is None:

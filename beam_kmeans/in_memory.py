@@ -5,7 +5,7 @@ from beam_kmeans.config import Parameters
 from beam_kmeans.dataset import Dataset
 from beam_kmeans.fitting import Fit, fit_from
 from beam_kmeans.seeding.rows import check_rows
-from beam_kmeans.seeding.run import initialiser_of, run
+from beam_kmeans.seeding.run import initial_centers
 
 
 def fit(dataset: Dataset, parameters: Parameters) -> Fit:
@@ -14,10 +14,10 @@ def fit(dataset: Dataset, parameters: Parameters) -> Fit:
     Raises:
         DataError: the data cannot be clustered so.
     """
-    check_rows(dataset.statistics, parameters.num_clusters)
+    check_rows(dataset.statistics, parameters.num_clusters, dataset.directionless.rows)
     centers = parameters.given_centers
     if centers is None:
-        centers = run(dataset, initialiser_of(parameters)).centers
+        centers = initial_centers(dataset, parameters).centers
         assert centers is not None
     if parameters.use_mini_batch:
         return minibatch.fit(dataset, parameters, centers)

@@ -55,6 +55,11 @@ class KMeans(Parameters):
                     "initial_clusters: the model's centers are standardized, as its rows were; "
                     "where the new rows are too, give its cluster_centers"
                 )
+            if model.distance_metric != self.distance_metric:
+                raise ValueError(
+                    f"initial_clusters: the model is of distance_metric {model.distance_metric!r}, "
+                    f"the fit's is {self.distance_metric!r}; its cluster_centers can be given"
+                )
             object.__setattr__(self, "initial_clusters", model.cluster_centers)
             object.__setattr__(self, "_initial_features", model.features)
         super().__post_init__()
@@ -92,8 +97,9 @@ class KMeans(Parameters):
         for name, value in given.items():
             if value is not None:
                 raise ValueError(f"{name}: not allowed with an array, which is fitted in memory")
-        fitted = fit(MemoryDataset(cast(npt.ArrayLike, data), sample_weight), self)
-        return model_of(fitted.centers, fitted.counts, fitted.state)
+        array, metric = cast(npt.ArrayLike, data), self.distance_metric
+        fitted = fit(MemoryDataset(array, sample_weight, metric), self)
+        return model_of(fitted.centers, fitted.counts, fitted.state, distance_metric=metric)
 
     def _fit_files(
         self,

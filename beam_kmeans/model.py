@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 import beam_kmeans
 from beam_kmeans import distances, kernels
-from beam_kmeans.config import checked_centers
+from beam_kmeans.config import check_metric, checked_centers
 from beam_kmeans.dataset import checked_rows, checked_weights
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import Standardization, read_json, write_json
+from beam_kmeans.values import unit_rows
 
 FORMAT_VERSION = 1
-METRIC = "squared_euclidean"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -32,8 +32,8 @@ class KMeansModel:
 
     Attributes:
         cluster_centers: float32 [k, d], in the units of the rows as staged (standardized ones where
-            the model standardizes).
-        inertia: the sum of weight x squared distance of the training rows to their centers.
+            the model standardizes); under cosine of length 1.
+        inertia: the sum of weight x score of the training rows.
         counts: int64 [k], training rows of each cluster.
         history: a record for the centers after 0, 1, ... updates: `iteration`, `inertia`, `shift`
             (squared distances moved to the next, absent in the last), `empty_clusters`,
@@ -41,6 +41,8 @@ class KMeansModel:
         features: the features' names.
         standardization: what is done to rows before they are measured; None for nothing.
         converged: whether the fit ended by its `tolerance`, not by `max_iterations`.
+        distance_metric: "squared_euclidean": a score is a squared distance; or "cosine": it is 1 -
+            cosine similarity, of a row of zeros 1 (its cluster is 0).
 
     Example:
         >>> model = KMeansModel(np.array([[0.0], [10.0]], np.float32), 0.0, np.array([1, 1]))
@@ -57,9 +59,11 @@ class KMeansModel:
     features: tuple[str, ...] = ()
     standardization: Standardization | None = None
     converged: bool = False
+    distance_metric: str = "squared_euclidean"
 
     def __post_init__(self) -> None:
-        centers = checked_centers("cluster_centers", self.cluster_centers)
+        check_metric(self.distance_metric)
+        centers = checked_centers("cluster_centers", self.cluster_centers, self.distance_metric)
         object.__setattr__(self, "cluster_centers", centers)
         object.__setattr__(self, "history", tuple(self.history))
         if not self.features:
@@ -84,7 +88,7 @@ class KMeansModel:
         return self.assign(self._rows(x))
 
     def transform(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """float64 [n, k]: all_scores, the squared distances of rows x [n, d] to all centers.
+        """float64 [n, k]: all_scores, the scores of rows x [n, d] for all centers.
 
         Raises:
             DataError: x is no finite matrix of d features.
@@ -92,7 +96,7 @@ class KMeansModel:
         return distances.all_scores(self._centers, self._rows(x))
 
     def score_samples(self, x: npt.ArrayLike) -> npt.NDArray[np.float64]:
-        """float64 [n]: the squared distance of each row of x [n, d] to its center.
+        """float64 [n]: the score of each row of x [n, d] for its center.
 
         Raises:
             DataError: x is no finite matrix of d features.
@@ -116,14 +120,20 @@ class KMeansModel:
         return float(scores.sum())
 
     def prepare(self, values: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Raw values [n, d] as the model measures them, float32 [n, d]: standardized if it does so.
+        """Raw values [n, d] as the model measures them, float32 [n, d].
+
+        Standardized if it does so, then under cosine made unit; rows of zeros stay zero.
 
         Raises:
             DataError: a value that is no finite float32.
         """
         if self.standardization is not None:
             values = self.standardization.apply(values)
-        return checked_rows("x", values)
+        return self.measured(checked_rows("x", values))
+
+    def measured(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Finite rows [n, d], standardized if the model does so, as the metric measures them."""
+        return unit_rows(rows)[0] if self.distance_metric == "cosine" else rows
 
     def assign(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.int32]:
         """int32 [n]: the nearest centers of prepared rows [n, d]."""
@@ -132,11 +142,11 @@ class KMeansModel:
     def scores(
         self, rows: npt.NDArray[np.float32], indices: npt.NDArray[np.int32]
     ) -> npt.NDArray[np.float64]:
-        """float64 [n]: the squared distances of prepared rows [n, d] to these centers [n]."""
+        """float64 [n]: the scores of prepared rows [n, d] for these centers [n]."""
         return distances.scores(self._centers, rows, indices)
 
     def all_scores(self, rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-        """float64 [n, k]: the squared distances of prepared rows [n, d] to all centers."""
+        """float64 [n, k]: the scores of prepared rows [n, d] for all centers."""
         return distances.all_scores(self._centers, rows)
 
     def check_features(self, names: Sequence[str]) -> None:
@@ -159,7 +169,7 @@ class KMeansModel:
         fields = {
             "num_clusters": self.num_clusters,
             "num_features": self.num_features,
-            "distance_metric": METRIC,
+            "distance_metric": self.distance_metric,
             "features": list(self.features),
             "standardization": standardization and dataclasses.asdict(standardization),
             "inertia": self.inertia,
@@ -196,8 +206,6 @@ class KMeansModel:
 
     @classmethod
     def _of(cls, centers: npt.NDArray[np.float32], fields: dict[str, Any]) -> "KMeansModel":
-        if fields["distance_metric"] != METRIC:
-            raise ValueError(f"its distance metric is {fields['distance_metric']!r}")
         if centers.shape != (fields["num_clusters"], fields["num_features"]):
             raise ValueError(f"its centers are {list(centers.shape)}")
         parts = fields["standardization"]
@@ -211,6 +219,7 @@ class KMeansModel:
             features=tuple(fields["features"]),
             standardization=parts,
             converged=bool(fields["converged"]),
+            distance_metric=fields["distance_metric"],
         )
 
     def _rows(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
@@ -219,11 +228,11 @@ class KMeansModel:
             raise DataError(f"x has {found.shape[1]} features, the model has {self.num_features}")
         if found.ndim != 2:
             raise DataError(f"x: an array of shape [n, d] is needed, found {list(found.shape)}")
-        return self.prepare(checked_rows("x", found) if self.standardization is None else found)
+        return self.prepare(found)
 
     @functools.cached_property
     def _centers(self) -> distances.Centers:
-        return distances.Centers(self.cluster_centers)
+        return distances.Centers(self.cluster_centers, self.distance_metric)
 
     @functools.cached_property
     def _filter(self) -> kernels.Filter:
@@ -270,6 +279,7 @@ def model_of(
     *,
     features: tuple[str, ...] = (),
     standardization: Standardization | None = None,
+    distance_metric: str = "squared_euclidean",
 ) -> KMeansModel:
     """The model of a finished fit."""
     return KMeansModel(
@@ -280,20 +290,24 @@ def model_of(
         features=features,
         standardization=standardization,
         converged=state.converged,
+        distance_metric=distance_metric,
     )
 
 
 def read_centers(
-    path: str, standardized: bool = False
+    path: str, standardized: bool = False, distance_metric: str = "squared_euclidean"
 ) -> tuple[npt.NDArray[np.float32], tuple[str, ...] | None]:
     """float32 [k, d]: the centers in a `.npy` file, or of a model, and the features' names there.
 
     Args:
         path: FILE.npy or MODEL_DIR.
         standardized: whether the rows they are for are standardized, as the model's must be then.
+        distance_metric: what they are for, which must be the model's; for cosine centers of a
+            `.npy` file are made unit.
 
     Raises:
-        DataError: there are none, or the model's are in other units than the rows.
+        DataError: there are none, or the model's are in other units than the rows, or of another
+            metric.
     """
     if path.endswith(".npy"):
         try:
@@ -304,10 +318,11 @@ def read_centers(
             # NumPy's own words recommend to load it unsafely.
             raise DataError(f"{path} holds no centers: it is no .npy array of numbers") from error
         try:
-            return checked_centers(path, found), None
+            return checked_centers(path, found, distance_metric), None
         except ValueError as error:
             raise DataError(f"{path} holds no centers: {error}") from error
     model = KMeansModel.load(path)
+    check_same_metric(path, model.distance_metric, distance_metric)
     if (model.standardization is not None) != standardized:
         kinds = ("are not", "are") if standardized else ("are", "are not")
         raise DataError(
@@ -315,6 +330,19 @@ def read_centers(
             f"{kinds[1]}: they are in other units (its cluster_centers can be given as they are)"
         )
     return model.cluster_centers, model.features
+
+
+def check_same_metric(path: str, found: str, asked: str) -> None:
+    """Refuses a model of another metric.
+
+    Raises:
+        DataError: names both.
+    """
+    if found != asked:
+        raise DataError(
+            f"the model in {path} is of distance_metric {found!r}, what is asked for here is "
+            f"{asked!r}: its cluster_centers can be given as they are"
+        )
 
 
 def _versions() -> dict[str, str]:

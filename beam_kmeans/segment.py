@@ -14,9 +14,10 @@ from beam_kmeans.fitting import FitState
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import StagedDataset
 from beam_kmeans.model import KMeansModel, model_of
-from beam_kmeans.passes.context import CommitGiven, ListShards, LoadCommit, Open, Run
+from beam_kmeans.passes.context import CommitGiven, ListShards, LoadCommit, Run
 from beam_kmeans.passes.lloyd import LloydIteration
 from beam_kmeans.passes.seed import SeedCenters, StartSeeding, passes_left
+from beam_kmeans.passes.unit import OpenDataset, unit_statistics
 from beam_kmeans.seeding.run import initialiser_of
 from beam_kmeans.seeding_checkpoint import SeedingCommit, last_seeding
 
@@ -64,7 +65,7 @@ def build_segment(
     initialiser = None if start.commit or start.given else initialiser_of(parameters)
     parameters = parameters.without_centers()
     refs = dataset | "ListShards" >> beam.ParDo(ListShards()) | "SpreadShards" >> beam.Reshuffle()
-    context = dataset | "Open" >> beam.ParDo(Open(parameters))
+    context = dataset | "Open" >> OpenDataset(refs, work, parameters)
     if start.commit is not None:
         run = context | "LoadCommit" >> beam.ParDo(LoadCommit(work, start.commit))
     elif start.given is not None:
@@ -88,7 +89,8 @@ class _PublishFn(beam.DoFn):
         self._work, self._model_dir = work, model_dir
 
     def process(self, run: Run) -> Iterator[str]:
-        publish(self._work, self._model_dir, run.context.dataset, run.fit)
+        context = run.context
+        publish(self._work, self._model_dir, context.dataset, run.fit, context.distance_metric)
         yield self._model_dir
 
 
@@ -144,25 +146,29 @@ def progress_of(work: WorkDir, commit: Commit | None) -> Progress:
         inertia_of_iteration=last.get("iteration"),
         shift=shifts[-1] if shifts else None,
         empty_clusters=last.get("empty_clusters", 0),
-        passes=seeding_passes + state.iteration + measuring,
+        passes=(unit_statistics(work) is not None) + seeding_passes + state.iteration + measuring,
         seeding_passes=seeding_passes,
         seeding_lookups=seeding.lookups if seeding else 0,
         candidates=seeding.candidates if seeding else 0,
     )
 
 
-def publish(work: WorkDir, model_dir: str, dataset: str, commit: Commit | None) -> None:
+def publish(
+    work: WorkDir, model_dir: str, dataset: str, commit: Commit | None, distance_metric: str
+) -> None:
     """Writes `state.json` for people and schedulers, and the model of a finished run."""
     progress = dataclasses.asdict(progress_of(work, commit))
     fields = {"format_version": FORMAT_VERSION, "iteration": progress.pop("iterations"), **progress}
     if commit is not None and commit.state.finished:
-        model = finished_model(work, dataset, commit)
+        model = finished_model(work, dataset, commit, distance_metric)
         model.save(model_dir)
     text = json.dumps(fields, indent=1) + "\n"
     files.write_bytes(files.join(work.path, "state.json"), text.encode())
 
 
-def finished_model(work: WorkDir, dataset: str, commit: Commit) -> KMeansModel:
+def finished_model(
+    work: WorkDir, dataset: str, commit: Commit, distance_metric: str
+) -> KMeansModel:
     """The model of a finished run."""
     if commit.counts is None:
         raise ValueError("a finished run has counts")
@@ -173,4 +179,5 @@ def finished_model(work: WorkDir, dataset: str, commit: Commit) -> KMeansModel:
         commit.state,
         features=staged.features,
         standardization=staged.standardization,
+        distance_metric=distance_metric,
     )

@@ -14,20 +14,27 @@ from beam_kmeans.io.shards import ShardInfo, read_shard
 from beam_kmeans.seeding.rows import check_rows
 from beam_kmeans.seeding.state import Facts
 from beam_kmeans.seeding_checkpoint import SeedingCommit
-from beam_kmeans.tally import Rows
+from beam_kmeans.statistics import Directionless, Statistics
+from beam_kmeans.tally import Rows, in_metric
 
 
 @dataclasses.dataclass(frozen=True)
 class ShardRef:
-    """What waits at the gate of a pass: where a shard is."""
+    """What waits at the gate of a pass: where a shard is, and what reading it needs."""
 
     dataset: str
     shard: ShardInfo
+    num_features: int
+    weighted: bool
 
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-    """What passes and transitions need to know of the dataset."""
+    """What passes and transitions need to know of the dataset.
+
+    Weights, exponents, variance and squares are of the rows as the metric measures them: under
+    cosine of unit rows, without the `directionless` ones.
+    """
 
     dataset: str
     num_features: int
@@ -37,6 +44,8 @@ class Context:
     mean_variance: float
     sum_of_squares: Fraction
     facts: Facts
+    distance_metric: str
+    directionless: Directionless
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,14 +68,26 @@ class Run:
         return self.fit
 
 
-def context_of(dataset: StagedDataset, parameters: Parameters) -> Context:
+def context_of(
+    dataset: StagedDataset, parameters: Parameters, units: Statistics | None = None
+) -> Context:
     """What passes need of a dataset.
+
+    Args:
+        dataset: staged rows.
+        parameters: of the fit.
+        units: under cosine the statistics of its unit rows (`passes.unit`).
 
     Raises:
         DataError: it cannot be clustered so.
     """
-    statistics = dataset.statistics
-    check_rows(statistics, parameters.num_clusters)
+    statistics, directionless = dataset.statistics, Directionless()
+    if parameters.distance_metric == "cosine":
+        if units is None:
+            raise ValueError("under cosine passes need the statistics of unit rows")
+        directionless = Directionless.between(statistics, units)
+        statistics = units
+    check_rows(statistics, parameters.num_clusters, directionless.rows)
     total_weight = float(statistics.weight.to_fraction())
     return Context(
         dataset=dataset.path,
@@ -77,30 +98,26 @@ def context_of(dataset: StagedDataset, parameters: Parameters) -> Context:
         mean_variance=statistics.mean_variance(),
         sum_of_squares=statistics.sum_of_squares(),
         facts=Facts(statistics.positive_rows, dataset.num_features, total_weight),
+        distance_metric=parameters.distance_metric,
+        directionless=directionless,
     )
 
 
 def blocks(ref: ShardRef, context: Context) -> Iterator[Rows]:
-    """Yields the verified blocks of a shard."""
-    return read_shard(ref.dataset, ref.shard, context.num_features, context.weighted)
+    """Yields the verified blocks of a shard, as the metric measures their rows."""
+    for part in read_shard(ref.dataset, ref.shard, context.num_features, context.weighted):
+        measured = in_metric(part, context.distance_metric)
+        if len(measured.rows):
+            yield measured
 
 
 class ListShards(beam.DoFn):
     """Emits a reference of each shard of a dataset."""
 
     def process(self, dataset: str) -> Iterator[ShardRef]:
-        for shard in StagedDataset.open(dataset).shards:
-            yield ShardRef(dataset, shard)
-
-
-class Open(beam.DoFn):
-    """Emits the context of a dataset."""
-
-    def __init__(self, parameters: Parameters) -> None:
-        self._parameters = parameters
-
-    def process(self, dataset: str) -> Iterator[Context]:
-        yield context_of(StagedDataset.open(dataset), self._parameters)
+        staged = StagedDataset.open(dataset)
+        for shard in staged.shards:
+            yield ShardRef(dataset, shard, staged.num_features, staged.weighted)
 
 
 class LoadCommit(beam.DoFn):

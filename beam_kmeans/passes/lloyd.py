@@ -91,7 +91,7 @@ class _LloydPass(beam.DoFn):
     def process(self, ref: ShardRef, run: Run) -> Iterator[tuple[int, Any]]:
         if not _has_pass(run, self._parameters, self._only_last):
             return
-        centers = prepared_centers(self._work, run.commit.centers)
+        centers = prepared_centers(self._work, run.commit.centers, run.context.distance_metric)
         far = self._parameters.empty_clusters == "relocate"
         exponents = np.array(run.context.exponents, np.int32)
         tally = LloydTally(centers, far, exponents)
@@ -127,7 +127,8 @@ class _Transition:
         ref, state = run.commit.centers[key], run.commit.state
         centers = self._work.load_array(ref)
         moves = self.moves(run, survey)
-        update = lloyd.update_range(centers, totals, survey, moves, ranges[key][0])
+        metric = run.context.distance_metric
+        update = lloyd.update_range(centers, totals, survey, moves, ranges[key][0], metric)
         if not state.is_last(self._parameters):
             ref = self._work.save_centers(state.iteration + 1, update.centers, key, len(ranges))
         return RangeResult(key, ref, update.cost, update.shift, update.rise)
@@ -141,7 +142,9 @@ class _Transition:
             )
         context = run.context
         costs = [result.cost for result in results]
-        measured = lloyd.measure(survey, costs, context.sum_of_squares)
+        measured = lloyd.measure(
+            survey, costs, context.sum_of_squares, context.distance_metric, context.directionless
+        )
         state = advance(
             run.commit.state,
             self._parameters,

@@ -152,6 +152,7 @@ def _predictions(plan: PredictPlan, model: KMeansModel, rows: Rows) -> Iterator[
     step = max(1, _SCORES_AT_ONCE // max(1, plan.layout.all_scores))
     for start in range(0, len(rows.values), step):
         values = rows.values[start : start + step]
+        values = model.measured(values)
         indices = model.assign(values)
         yield Predictions(
             ids=() if rows.ids is None else rows.ids.slice(start, len(values)).columns,

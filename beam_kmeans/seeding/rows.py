@@ -57,12 +57,19 @@ def gather(
     return np.concatenate(places), np.concatenate(rows)
 
 
-def check_rows(statistics: Statistics, num_clusters: int) -> None:
+def check_rows(statistics: Statistics, num_clusters: int, directionless: int = 0) -> None:
     """Refuses data that cannot be clustered.
+
+    Args:
+        statistics: of the rows as the metric measures them.
+        num_clusters: k.
+        directionless: further rows, of zeros, that cosine does not measure.
 
     Raises:
         DataError: no rows, no weight, or fewer rows than clusters.
     """
+    if not statistics.rows and directionless:
+        raise DataError(f"all {directionless} rows are zeros, which have no direction for cosine")
     if not statistics.rows:
         raise DataError("the data has no rows")
     if not statistics.positive_rows:
@@ -71,4 +78,5 @@ def check_rows(statistics: Statistics, num_clusters: int) -> None:
         raise DataError(
             f"num_clusters: {num_clusters} clusters are asked of {statistics.positive_rows} rows"
             + (" (of weight above 0)" if statistics.positive_rows < statistics.rows else "")
+            + (f" ({directionless} of zeros have no direction)" if directionless else "")
         )
