@@ -174,14 +174,14 @@ class Chains:
         return state.passes + 1 == self.max_passes
 
     def _with_first_centers(self, state: Seeding, summaries: Mapping[int, Any]) -> Seeding:
-        firsts = np.zeros((state.notes["groups"], state.facts.num_features), np.float32)
-        present = []
-        for group in range(len(firsts)):
-            sample = summaries.get(_key(_PROPOSED, group))
-            present.append(sample is not None and len(sample.rows) > 0)
-            if present[-1]:
-                firsts[group] = sample.rows[0]
-        arrays = {"first": firsts, "present": np.array(present)}
+        groups = state.notes["groups"]
+        firsts = np.zeros((groups, state.facts.num_features), np.float32)
+        present = np.zeros(groups, bool)
+        for group in range(groups):
+            sample: ArrivalSample | None = summaries.get(_key(_PROPOSED, group))
+            if sample is not None and len(sample.rows):
+                firsts[group], present[group] = sample.rows[0], True
+        arrays = {"first": firsts, "present": present}
         return dataclasses.replace(state, arrays=arrays)
 
     def _run(self, state: Seeding, summaries: Mapping[int, Any], group: int) -> _Run | None:
@@ -298,7 +298,7 @@ class _Run:
             self.gamma = max(self.gamma, _excess(spread.scores, density))
         self.centers = spread.picks
         # A proposal stands for as many rows as its density has too few.
-        shares = np.bincount(spread.indices, 1 / density, minlength=spread.count)
+        shares = np.bincount(spread.indices, 1 / density, spread.count).astype(np.float64)
         self.weights = shares * (weight / running_sums(shares)[-1])
 
 
