@@ -20,6 +20,8 @@ from beam_kmeans.checkpoint import Commit, FileRef, WorkDir
 from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState
+from beam_kmeans.io import files
+from beam_kmeans.io.nearest import SideFiles
 from beam_kmeans.io.shards import ShardInfo
 from beam_kmeans.passes.context import Context, Run, ShardRef, blocks
 from beam_kmeans.seeding.rows import gather
@@ -161,7 +163,9 @@ class _MeasurePass(beam.DoFn):
     def _memory(
         self, shard: ShardInfo, commit: SeedingCommit
     ) -> contextlib.AbstractContextManager[Memory]:
-        return contextlib.nullcontext(Forgetful())
+        if not (self._remember and commit.rows):
+            return contextlib.nullcontext(Forgetful())
+        return side_files(self._work).memory(shard, [ref.sha256 for ref in commit.rows])
 
 
 class _AdvanceFn(beam.DoFn):
@@ -237,6 +241,15 @@ class _AppendFn(beam.DoFn):
         rows = rows or [np.zeros((0, context.num_features), np.float32)]
         state = self._initialiser.looked_up(append_rows(state, np.concatenate(rows)))
         yield _committed(self._work, context, state, (*commit.rows, *refs), commit)
+        # The next pass reads the side files that the last one wrote; those before are not needed.
+        known = [ref.sha256 for ref in commit.rows]
+        for count in range(1, len(known)):
+            side_files(self._work).remove(known[:count])
+
+
+def side_files(work: WorkDir) -> SideFiles:
+    """Where the rows' nearest candidates are kept."""
+    return SideFiles(files.join(work.path, "seeding", "nearest"))
 
 
 def _wanted(work: WorkDir, run: Run) -> npt.NDArray[np.int64]:
@@ -262,4 +275,5 @@ def _handed_on(work: WorkDir, context: Context, seeding: SeedingCommit) -> Run:
         return Run(context, seeding=seeding)
     commit = Commit(FitState(), seeding.centers)
     work.save_commit(commit)
+    side_files(work).remove_all()
     return Run(context, commit, seeding)
