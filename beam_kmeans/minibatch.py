@@ -22,7 +22,7 @@ References:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -220,14 +220,13 @@ def _running(
 
 
 def outcome_of(
-    batch: BatchSurvey, updates: Iterable[Update], distance_metric: str, rows: int
+    batch: BatchSurvey, shares: Sequence[tuple[Fraction, Fraction]], distance_metric: str, rows: int
 ) -> Outcome:
-    """Joins the updates of all ranges of centers."""
-    updates = list(updates)
-    costs = [own.cost for own in updates]
+    """Joins the costs and shifts of all ranges of centers."""
+    costs, shifts = zip(*shares, strict=True)
     squares = batch.squares.to_fraction()
     measured = lloyd.measure(batch.survey, costs, squares, distance_metric, batch.directionless)
-    return Outcome(measured, sum((own.shift for own in updates), Fraction(0)), rows)
+    return Outcome(measured, sum(shifts, Fraction(0)), rows)
 
 
 def iteration(
@@ -262,7 +261,7 @@ def iteration(
     centers = Centers(learned.centers, distance_metric)
     batch, totals = survey_of(centers, counted(), distance_metric, exponents)
     own = update(learned, totals, batch.survey, distance_metric)
-    return own.learned, outcome_of(batch, [own], distance_metric, rows)
+    return own.learned, outcome_of(batch, [(own.cost, own.shift)], distance_metric, rows)
 
 
 def advance(
