@@ -49,11 +49,15 @@ class Commit:
         state: where the fit stands.
         centers: the centers after `state.iteration` updates, one file a range.
         counts: int64 [k] of the centers measured last; None before the first pass.
+        learned: float64 [k] of mini-batch, the counts that are carried on; None where none are.
+        means: of mini-batch under cosine, the means that are carried on, one file a range.
     """
 
     state: FitState
     centers: tuple[FileRef, ...]
     counts: FileRef | None = None
+    learned: FileRef | None = None
+    means: tuple[FileRef, ...] = ()
 
 
 class WorkDir:
@@ -76,6 +80,11 @@ class WorkDir:
     def rejected(self) -> str:
         """Where dropped rows are listed."""
         return files.join(self.path, "rejected")
+
+    @property
+    def shuffled(self) -> str:
+        """Where mini-batch keeps the shuffled copy of the data."""
+        return files.join(self.path, "shuffled")
 
     @property
     def model(self) -> str:
@@ -185,6 +194,9 @@ class WorkDir:
             "centers": [dataclasses.asdict(ref) for ref in commit.centers],
             "counts": commit.counts and dataclasses.asdict(commit.counts),
         }
+        if commit.learned is not None:
+            fields["learned"] = dataclasses.asdict(commit.learned)
+            fields["means"] = [dataclasses.asdict(ref) for ref in commit.means]
         digest = hashlib.sha256(json.dumps(fields).encode()).hexdigest()[:16]
         name = "finished" if commit.state.finished else "state"
         folder = self.iteration_folder(commit.state.iteration)
@@ -203,6 +215,8 @@ class WorkDir:
                 FitState.from_json(fields["state"]),
                 tuple(FileRef(**ref) for ref in fields["centers"]),
                 fields["counts"] and FileRef(**fields["counts"]),
+                FileRef(**fields["learned"]) if "learned" in fields else None,
+                tuple(FileRef(**ref) for ref in fields.get("means", ())),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"{path} is not a committed state: {error!r}") from error

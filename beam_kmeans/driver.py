@@ -24,6 +24,7 @@ from beam_kmeans.io.staging import StageFiles, existing_dataset, report
 from beam_kmeans.kernels import import_ahead
 from beam_kmeans.model import KMeansModel, check_features
 from beam_kmeans.options import DEFAULT_RUNNER
+from beam_kmeans.passes.minibatch import fits_worker
 from beam_kmeans.passes.seed import passes_left
 from beam_kmeans.running import JobError, only_launches, run_pipeline, template_location
 from beam_kmeans.seeding.rows import check_rows
@@ -36,6 +37,9 @@ _log = logging.getLogger(__name__)
 _ITERATIONS_PER_JOB = 10
 #: A Dataflow job takes minutes to start, but one that has converged still runs all its stages.
 _ITERATIONS_PER_DATAFLOW_JOB = 5
+#: Of mini-batch, where one worker runs them one after another.
+_ITERATIONS_PER_BATCH_JOB = 1000
+_LOGGED_BATCHES = 100
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,6 +327,8 @@ class _Driver:
     def _iterations_per_job(self) -> int:
         if self.job.iterations_per_job is not None:
             return self.job.iterations_per_job
+        if self.parameters.use_mini_batch and fits_worker(self.parameters, self.num_features):
+            return _ITERATIONS_PER_BATCH_JOB
         runner = str(self.options.view_as(StandardOptions).runner)
         dataflow = "Dataflow" in runner
         return _ITERATIONS_PER_DATAFLOW_JOB if dataflow else _ITERATIONS_PER_JOB
@@ -343,12 +349,15 @@ class _Driver:
     def _log_progress(self, done: int) -> None:
         last = self.last()
         for record in last[1].state.history if last else ():
-            if record["iteration"] >= done:
+            # Of a sequence of batches a line now and then is enough.
+            told = "inertia" in record or record["iteration"] % _LOGGED_BATCHES == 0
+            if record["iteration"] >= done and told:
                 shift = record.get("shift")
                 _log.info(
-                    "iteration %d: inertia %.9g%s%s",
+                    "iteration %d: %s %.9g%s%s",
                     record["iteration"],
-                    record["inertia"],
+                    "inertia" if "inertia" in record else "inertia of the batch",
+                    record.get("inertia", record.get("batch_inertia")),
                     "" if shift is None else f", shift {shift:.3g}",
                     f", {record['empty_clusters']} empty" if record["empty_clusters"] else "",
                 )

@@ -16,6 +16,7 @@ from beam_kmeans.io.manifest import StagedDataset
 from beam_kmeans.model import KMeansModel, model_of
 from beam_kmeans.passes.context import CommitGiven, ListShards, LoadCommit, Run
 from beam_kmeans.passes.lloyd import LloydIteration
+from beam_kmeans.passes.minibatch import MiniBatchIterations
 from beam_kmeans.passes.seed import SeedCenters, StartSeeding, passes_left
 from beam_kmeans.passes.unit import OpenDataset, unit_statistics
 from beam_kmeans.seeding.run import initialiser_of
@@ -76,7 +77,10 @@ def build_segment(
         passes = passes_left(initialiser, seeding)
         run = context | "StartSeeding" >> beam.ParDo(begin)
         run = run | "Seed" >> SeedCenters(refs, work, initialiser, passes, remember)
-    for number in range(iterations):
+    if parameters.use_mini_batch and iterations:
+        batches = MiniBatchIterations(dataset, work, parameters, num_features, iterations)
+        run = run | "MiniBatch" >> batches
+    for number in range(0 if parameters.use_mini_batch else iterations):
         run = run | f"Iteration{number}" >> LloydIteration(refs, work, parameters, num_features)
     run = run | "Measure" >> LloydIteration(refs, work, parameters, num_features, only_last=True)
     return run | "Publish" >> beam.ParDo(_PublishFn(work, model_dir))
@@ -108,7 +112,7 @@ class Progress:
         shift: squared distance that the last update moved the centers; None before it.
         empty_clusters: of the centers measured last.
         passes: over the staged rows, that have led to the last state; looks at single rows' shards
-            are none.
+            are none, nor are iterations of mini-batch, but the shuffle before them is two.
         seeding_passes: those of them that the initialisation took.
         seeding_lookups: how often it looked up the rows that it drew.
         candidates: rows that it drew.
@@ -134,8 +138,11 @@ def progress_of(work: WorkDir, commit: Commit | None) -> Progress:
     history, seeding = state.history, last_seeding(work)
     shifts = [record["shift"] for record in history if "shift" in record]
     last: dict[str, Any] = dict(history[-1]) if history else {}
-    # Where nothing moved, the last pass measured the last centers too.
-    measuring = state.finished and not (shifts and shifts[-1] == 0)
+    batches = sum("batch_inertia" in record for record in history)
+    # Where nothing moved, the last pass measured the last centers too; a batch measures none.
+    measuring = state.finished and bool(batches or not (shifts and shifts[-1] == 0))
+    # A batch is no pass, but its data was shuffled in two.
+    iterations = 2 if batches else state.iteration
     seeding_passes = seeding.passes if seeding else 0
     return Progress(
         initialized=commit is not None,
@@ -146,7 +153,7 @@ def progress_of(work: WorkDir, commit: Commit | None) -> Progress:
         inertia_of_iteration=last.get("iteration"),
         shift=shifts[-1] if shifts else None,
         empty_clusters=last.get("empty_clusters", 0),
-        passes=(unit_statistics(work) is not None) + seeding_passes + state.iteration + measuring,
+        passes=(unit_statistics(work) is not None) + seeding_passes + iterations + measuring,
         seeding_passes=seeding_passes,
         seeding_lookups=seeding.lookups if seeding else 0,
         candidates=seeding.candidates if seeding else 0,
