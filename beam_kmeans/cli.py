@@ -188,7 +188,8 @@ def _initial_clusters(args: argparse.Namespace) -> tuple[Any, tuple[str, ...] | 
     if not (value.endswith(".npy") or files.exists(files.join(value, "model.json"))):
         allowed = ", ".join([*INITIALISERS, "FILE.npy", "a model's directory (with a model.json)"])
         args.parser.error(f"argument --initial_clusters: {value!r} is none of: {allowed}")
-    return read_centers(value, _standardizes(args) and not value.endswith(".npy"))
+    standardized = _standardizes(args) and not value.endswith(".npy")
+    return read_centers(value, standardized, args.distance_metric)
 
 
 def _standardizes(args: argparse.Namespace) -> bool:

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Literal
 
 import apache_beam as beam
 import numpy as np
@@ -13,6 +13,7 @@ from beam_kmeans import distances, kernels
 from beam_kmeans.blocks import Block
 from beam_kmeans.transforms.centers import CentersLike, CentersLoader, check_features, source_of
 from beam_kmeans.transforms.counters import BlockCounter
+from beam_kmeans.values import unit_rows
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -23,8 +24,8 @@ class Assignments:
         row_numbers: int64 [n], or the first row's number where they are consecutive; None where
             the rows have none: the block's own.
         cluster_index: int32 [n], the nearest center, the lowest of equally near ones.
-        scores: float64 [n], the squared distance to it.
-        all_scores: float64 [n, k], the squared distances to all centers, where asked for.
+        scores: float64 [n], the squared distance to it, or 1 - cosine similarity.
+        all_scores: float64 [n, k], the same for all centers, where asked for.
     """
 
     row_numbers: npt.NDArray[np.int64] | int | None
@@ -34,23 +35,26 @@ class Assignments:
 
 
 class AssignClusters(beam.PTransform[Any, Any]):
-    """Finds the nearest center of each row, and the squared distance to it.
+    """Finds the nearest center of each row, and its score: squared distance, or of cosine.
 
     Input: PCollection[Block].
     Output: PCollection[Assignments], one for each block.
     Guarantee: the index is the lowest that minimises the float64 squared distance, features summed
         in order; scores are such distances. Neither depends on what other rows are in the block.
+        Under cosine both are of rows and centers made unit, and a score is half such a distance,
+        which is 1 - cosine similarity; a row of zeros is of cluster 0, and all its scores are 1.
 
     Args:
         centers: float32 [k, d]; or the path of a `.npy` file or of a model's directory, which
             workers load once a process: right for large centers, as an array is part of the job;
-            or a PCollection of one array.
-        all_scores: whether to emit the squared distances to all centers too.
+            or a PCollection of one array. For cosine they are made unit; none may be zero.
+        all_scores: whether to emit the scores for all centers too.
+        distance_metric: "squared_euclidean" or "cosine"; a model's directory has to be of the same.
 
     Raises:
         ValueError: on construction, an argument that is not allowed.
         DataError: in the pipeline, a block of other than d features, or centers that cannot be
-            read.
+            read or are of another metric.
 
     Example:
         >>> block = Block(np.array([[1, 0], [9, 0]], np.float32), row_numbers=5)
@@ -59,19 +63,24 @@ class AssignClusters(beam.PTransform[Any, Any]):
         (5, [0, 1], [1.0, 1.0])
     """
 
-    def __init__(self, centers: CentersLike, all_scores: bool = False) -> None:
+    def __init__(
+        self,
+        centers: CentersLike,
+        all_scores: bool = False,
+        distance_metric: Literal["squared_euclidean", "cosine"] = "squared_euclidean",
+    ) -> None:
         super().__init__()
         if not isinstance(all_scores, bool):
             raise ValueError(f"all_scores: {all_scores!r} is not allowed; allowed: True or False")
-        self._loader, self._side_inputs = source_of(centers)
-        self._all_scores = all_scores
+        self._loader, self._side_inputs = source_of(centers, distance_metric)
+        self._all_scores, self._metric = all_scores, distance_metric
 
     def expand(self, blocks: PCollection[Block]) -> PCollection[Assignments]:
         assign = _AssignFn(self._loader, self._all_scores)
         return blocks | "Assign" >> beam.ParDo(assign, *self._side_inputs)
 
     def display_data(self) -> dict[str, Any]:
-        return {"all_scores": self._all_scores}
+        return {"all_scores": self._all_scores, "distance_metric": self._metric}
 
 
 class _AssignFn(beam.DoFn):
@@ -85,6 +94,8 @@ class _AssignFn(beam.DoFn):
         prepared, rows = self._loader.get(side_input), self._counter.counted(block).rows
         centers = prepared.centers
         check_features(block, centers.d)
+        if centers.cosine:
+            rows, _ = unit_rows(rows)
         index = kernels.assign(centers, rows, prepared.filter)
         scores = distances.scores(centers, rows, index)
         every = distances.all_scores(centers, rows) if self._all_scores else None

@@ -17,8 +17,8 @@ from beam_kmeans.config import Parameters
 from beam_kmeans.errors import DataError
 from beam_kmeans.sampling import philox
 from beam_kmeans.seeding.rows import check_rows
-from beam_kmeans.statistics import Statistics
-from beam_kmeans.tally import LloydTally, Rows
+from beam_kmeans.statistics import Directionless, Statistics
+from beam_kmeans.tally import LloydTally, Rows, directionless_of, in_metric
 from beam_kmeans.transforms.centers import CentersLike, CentersLoader, check_features, source_of
 from beam_kmeans.transforms.counters import BlockCounter
 
@@ -29,8 +29,8 @@ class LloydResult:
 
     Attributes:
         cluster_centers: float32 [k, d], the centers after the update.
-        inertia: the sum of weight x squared distance of the rows to the centers that the step was
-            given; of `cluster_centers`, the next step's inertia says it.
+        inertia: the sum of weight x score of the rows, for the centers that the step was given; of
+            `cluster_centers`, the next step's inertia says it.
         counts: int64 [k], rows of each cluster of the centers that the step was given.
         cluster_weights: float64 [k], the clusters' sums of weights.
         shift: the sum over centers of the squared distance moved.
@@ -46,6 +46,9 @@ class LloydResult:
 class LloydStep(beam.PTransform[Any, Any]):
     """Moves each center to the weighted mean of the rows that are nearest to it.
 
+    Under cosine to the direction of their unit rows' weighted sum; rows of zeros count for cluster
+    0, each with a score of 1, and move nothing.
+
     Equally near centers: the lowest. Sums are exact and a center is rounded to float32 once. Each
     range of about a million values of centers x features has its own key, so that no partial sum
     grows with k x d.
@@ -60,13 +63,14 @@ class LloydStep(beam.PTransform[Any, Any]):
     Args:
         centers: float32 [k, d]; or the path of a `.npy` file or of a model's directory, which
             workers load once a process: right for large centers, as an array is part of the job;
-            or a PCollection of one array.
+            or a PCollection of one array. For cosine they are made unit; none may be zero.
         empty_clusters: "relocate" an empty cluster's center to a far row, or "keep" it in place.
+        distance_metric: "squared_euclidean" or "cosine"; a model's directory has to be of the same.
 
     Raises:
         ValueError: on construction, an argument that is not allowed.
         DataError: in the pipeline: no rows, weights that are all 0, a block of other than d
-            features, or centers that cannot be read.
+            features, or centers that cannot be read or are of another metric.
 
     Example:
         >>> rows = np.array([[0, 0], [1, 0], [10, 0], [11, 0]], np.float32)
@@ -83,27 +87,28 @@ class LloydStep(beam.PTransform[Any, Any]):
         self,
         centers: CentersLike,
         empty_clusters: Literal["relocate", "keep"] = "relocate",
+        distance_metric: Literal["squared_euclidean", "cosine"] = "squared_euclidean",
     ) -> None:
         super().__init__()
-        self._loader, self._side_inputs = source_of(centers)
+        self._loader, self._side_inputs = source_of(centers, distance_metric)
         checked = Parameters(1, "random", empty_clusters=empty_clusters)
-        self._empty_clusters = checked.empty_clusters
+        self._empty_clusters, self._metric = checked.empty_clusters, distance_metric
 
     def expand(self, blocks: PCollection[Block]) -> PCollection[LloydResult]:
         relocate = self._empty_clusters == "relocate"
-        tally = beam.ParDo(_TallyFn(self._loader, relocate), *self._side_inputs)
+        tally = beam.ParDo(_TallyFn(self._loader, relocate, self._metric), *self._side_inputs)
         tallied = blocks | "Tally" >> tally.with_outputs(_TallyFn.SUMS, main="overviews")
         overview = tallied.overviews | "MergeOverviews" >> beam.CombineGlobally(MergeSummaries())
-        update = _UpdateFn(self._loader, relocate)
+        update = _UpdateFn(self._loader, relocate, self._metric)
         updates = (
             tallied[_TallyFn.SUMS]
             | "MergeSums" >> beam.CombinePerKey(MergeSummaries())
             | "Update" >> beam.ParDo(update, AsSingleton(overview), *self._side_inputs)
         )
-        return overview | "Join" >> beam.ParDo(_JoinFn(), AsIter(updates))
+        return overview | "Join" >> beam.ParDo(_JoinFn(self._metric), AsIter(updates))
 
     def display_data(self) -> dict[str, Any]:
-        return {"empty_clusters": self._empty_clusters}
+        return {"empty_clusters": self._empty_clusters, "distance_metric": self._metric}
 
 
 @dataclasses.dataclass
@@ -112,11 +117,13 @@ class Overview:
 
     survey: lloyd.Survey
     statistics: Statistics
+    directionless: Directionless
 
     def add(self, other: "Overview") -> "Overview":
         """Merges another's into this one, in place, and returns this one."""
         self.survey.add(other.survey)
         self.statistics.add(other.statistics)
+        self.directionless = self.directionless.add(other.directionless)
         return self
 
 
@@ -125,8 +132,8 @@ class _TallyFn(beam.DoFn):
 
     SUMS = "sums"
 
-    def __init__(self, loader: CentersLoader, relocate: bool) -> None:
-        self._loader, self._relocate = loader, relocate
+    def __init__(self, loader: CentersLoader, relocate: bool, distance_metric: str) -> None:
+        self._loader, self._relocate, self._metric = loader, relocate, distance_metric
         self._counter = BlockCounter()
 
     def process(self, block: Block, side_input: Any = None) -> Iterator[Any]:
@@ -135,10 +142,13 @@ class _TallyFn(beam.DoFn):
         if not len(block.rows):
             return
         check_features(block, centers.d)
+        whole = _numbered(block) if self._relocate else block.numbered()
+        part = in_metric(whole, self._metric)
         tally = LloydTally(centers, self._relocate)
-        tally.include([_numbered(block) if self._relocate else block.numbered()])
+        tally.include([part])
         survey, totals = tally.result()
-        yield Overview(survey, Statistics.of(block.rows, block.weights))
+        aside = directionless_of(whole, self._metric)
+        yield Overview(survey, Statistics.of(part.rows, part.weights), aside)
         for key, (start, stop) in enumerate(lloyd.ranges(centers.k, centers.d)):
             yield beam.pvalue.TaggedOutput(self.SUMS, (key, totals.part(start, stop)))
 
@@ -146,8 +156,8 @@ class _TallyFn(beam.DoFn):
 class _UpdateFn(beam.DoFn):
     """Updates a range of centers."""
 
-    def __init__(self, loader: CentersLoader, relocate: bool) -> None:
-        self._loader, self._relocate = loader, relocate
+    def __init__(self, loader: CentersLoader, relocate: bool, distance_metric: str) -> None:
+        self._loader, self._relocate, self._metric = loader, relocate, distance_metric
 
     def process(
         self, element: tuple[int, Any], overview: Any, side_input: Any = None
@@ -156,11 +166,15 @@ class _UpdateFn(beam.DoFn):
         centers, survey = self._loader.get(side_input).centers, overview.survey
         start, stop = lloyd.ranges(centers.k, centers.d)[key]
         moves = lloyd.relocations(survey) if self._relocate else []
-        yield key, lloyd.update_range(centers.rows[start:stop], totals, survey, moves, start)
+        before = centers.rows[start:stop]
+        yield key, lloyd.update_range(before, totals, survey, moves, start, self._metric)
 
 
 class _JoinFn(beam.DoFn):
     """Joins the ranges' updates to the result."""
+
+    def __init__(self, distance_metric: str) -> None:
+        self._metric = distance_metric
 
     def process(
         self, overview: Any, updates: Iterable[tuple[int, lloyd.RangeUpdate]]
@@ -168,10 +182,12 @@ class _JoinFn(beam.DoFn):
         if overview is None:
             raise DataError("the data has no rows")
         survey, statistics = overview.survey, overview.statistics
-        check_rows(statistics, num_clusters=1)
+        aside = overview.directionless
+        check_rows(statistics, 1, aside.rows)
         parts = [update for _, update in sorted(updates, key=lambda pair: pair[0])]
         costs = [part.cost for part in parts]
-        measured = lloyd.measure(survey, costs, statistics.sum_of_squares())
+        squares = statistics.sum_of_squares()
+        measured = lloyd.measure(survey, costs, squares, self._metric, aside)
         yield LloydResult(
             cluster_centers=np.concatenate([part.centers for part in parts]),
             inertia=float(measured.inertia),

@@ -9,12 +9,14 @@ import pytest
 from beam_kmeans import KMeansModel, LloydStep, lloyd
 from beam_kmeans.blocks import Block
 from beam_kmeans.combiners import MergeSummaries
-from beam_kmeans.config import Parameters
+from beam_kmeans.config import METRICS, Parameters
 from beam_kmeans.dataset import MemoryDataset
 from beam_kmeans.in_memory import fit
 from beam_kmeans.io.manifest import Standardization
+from beam_kmeans.statistics import Directionless
 from beam_kmeans.transforms.centers import CentersLoader
 from beam_kmeans.transforms.lloyd import Overview, _TallyFn
+from beam_kmeans.values import unit_rows
 from tests.data import FOUR_POINTS, blobs, digits, given_rows, spambase
 from tests.laws import check_monoid
 from tests.transforms.pipelines import (
@@ -270,22 +272,29 @@ def test_blocks_and_rows_are_counted():
     assert counters(metrics, "Tally") == {"rows": 600, "blocks": 6}
 
 
-def overviews():
-    tally = _TallyFn(CentersLoader(CENTERS), relocate=True)
-    blocks = blocks_of(blobs(), WEIGHTS) + blocks_of(blobs()[:50] * 3, size=20)
-    return [next(tally.process(block)) for block in blocks]
+def tally_of(metric):
+    return _TallyFn(CentersLoader(unit_rows(CENTERS)[0], metric), True, metric)
+
+
+def overviews(metric="squared_euclidean"):
+    rows = blobs().copy()
+    rows[5::50] = 0
+    blocks = blocks_of(rows, WEIGHTS) + blocks_of(rows[:50] * 3, size=20)
+    return [next(tally_of(metric).process(block)) for block in blocks]
 
 
 def said(overview):
     survey, statistics = overview.survey, overview.statistics
     far = [getattr(survey.far, f.name).tobytes() for f in dataclasses.fields(survey.far)]
     exact = survey.cluster_weights().to_fractions()
-    return survey.counts.tolist(), exact, far, statistics.sum_of_squares(), statistics.rows
+    of_rows = (statistics.sum_of_squares(), statistics.rows, overview.directionless)
+    return survey.counts.tolist(), exact, far, of_rows
 
 
-def test_an_overview_is_a_monoid():
-    parts = overviews()
-    tally = _TallyFn(CentersLoader(CENTERS), relocate=True)
+@pytest.mark.parametrize("metric", METRICS)
+def test_an_overview_is_a_monoid(metric):
+    parts, tally = overviews(metric), tally_of(metric)
+    assert any(part.directionless.rows for part in parts) == (metric == "cosine")
 
     def zero():
         nothing = Block(np.zeros((1, 8)), np.zeros(1), 0)
@@ -294,6 +303,7 @@ def test_an_overview_is_a_monoid():
         return Overview(
             lloyd.Survey(survey.counts * 0, survey.weights, survey.far),
             type(statistics).zero(8),
+            Directionless(),
         )
 
     check_monoid(zero, parts, said)

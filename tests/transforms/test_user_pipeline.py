@@ -34,7 +34,7 @@ def pipeline_of(read):
 
 
 def test_a_pipeline_of_ones_own_is_a_fit():
-    model = KMeans(3, "random", 1, max_iterations=2, tolerance=0).fit(ROWS)
+    model = KMeans(3, "random", random_seed=1, max_iterations=2, tolerance=0).fit(ROWS)
 
     def read(pipeline):
         stack = StackRows(features=["age", "visits"], row_id="id", block_rows=64)
@@ -56,7 +56,7 @@ def test_a_pipeline_of_ones_own_is_a_fit():
 def test_a_staged_dataset_gives_the_same(tmp_path):
     np.save(tmp_path / "rows.npy", ROWS)
     dataset = stage(str(tmp_path / "rows.npy"), str(tmp_path / "staged"), block_rows=100)
-    model = KMeans(3, "random", 1, max_iterations=2, tolerance=0).fit(ROWS)
+    model = KMeans(3, "random", random_seed=1, max_iterations=2, tolerance=0).fit(ROWS)
     results = elements(pipeline_of(lambda pipeline: pipeline | ReadBlocks(dataset)))
     (step,) = [one for one in results if hasattr(one, "inertia")]
     assert step.cluster_centers.tobytes() == model.cluster_centers.tobytes()
