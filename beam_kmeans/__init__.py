@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from beam_kmeans.transforms import InitializeCenters as InitializeCenters
     from beam_kmeans.transforms import LloydResult as LloydResult
     from beam_kmeans.transforms import LloydStep as LloydStep
+    from beam_kmeans.transforms import MiniBatchResult as MiniBatchResult
+    from beam_kmeans.transforms import MiniBatchStep as MiniBatchStep
     from beam_kmeans.transforms import ReadBlocks as ReadBlocks
     from beam_kmeans.transforms import StackRows as StackRows
 
@@ -31,6 +33,8 @@ _HOMES = {
     "KMeansModel": "model",
     "LloydResult": "transforms",
     "LloydStep": "transforms",
+    "MiniBatchResult": "transforms",
+    "MiniBatchStep": "transforms",
     "ReadBlocks": "transforms",
     "StackRows": "transforms",
     "StagedDataset": "io.manifest",
@@ -46,6 +50,8 @@ __all__ = [
     "KMeansModel",
     "LloydResult",
     "LloydStep",
+    "MiniBatchResult",
+    "MiniBatchStep",
     "ReadBlocks",
     "StackRows",
     "StagedDataset",
