@@ -27,6 +27,7 @@ from beam_kmeans.options import DEFAULT_RUNNER
 from beam_kmeans.passes.minibatch import fits_worker
 from beam_kmeans.passes.seed import passes_left
 from beam_kmeans.running import JobError, only_launches, run_pipeline, template_location
+from beam_kmeans.seeding.function import centers_by
 from beam_kmeans.seeding.rows import check_rows
 from beam_kmeans.seeding.run import initialiser_of
 from beam_kmeans.seeding_checkpoint import SeedingCommit, last_seeding, prepared_seeding
@@ -174,7 +175,7 @@ class _Driver:
     def position(self) -> tuple[str | None, str | None]:
         """How far the run has come: paths of the last commits of the fit and of its start."""
         last, seeding = self.last(), last_seeding(self.work)
-        return last and last[0], seeding and seeding.path
+        return last[0] if last else None, seeding.path if seeding else None
 
     def run_segment(self, last: tuple[str, Commit] | None) -> None:
         """Runs one job: all that is to be done before the next iterations, and these."""
@@ -305,8 +306,6 @@ class _Driver:
         parameters = self.parameters
         if seeding is None or passes_left(initialiser_of(parameters), seeding):
             return None
-        from beam_kmeans.seeding.function import centers_by
-
         sample = prepared_seeding(self.work, seeding).arrays["sample"]
         function: Any = parameters.initial_clusters
         return centers_by(function, sample, parameters.num_clusters, parameters.distance_metric)

@@ -73,8 +73,9 @@ def build_segment(
         run = context | "CommitGiven" >> beam.ParDo(CommitGiven(work, start.given))
     elif initialiser is not None:
         seeding = start.seeding
-        begin = StartSeeding(work, initialiser, seeding and seeding.path)
-        passes = passes_left(initialiser, seeding)
+        begin = StartSeeding(work, initialiser, seeding.path if seeding else None)
+        # More rounds of candidates than are asked for are rare: they are for the next job.
+        passes = min(passes_left(initialiser, seeding), 2 + parameters.seeding_rounds)
         run = context | "StartSeeding" >> beam.ParDo(begin)
         run = run | "Seed" >> SeedCenters(refs, work, initialiser, passes, remember)
     if parameters.use_mini_batch and iterations:

@@ -121,16 +121,14 @@ class SideMemory:
             handle = self._stack.enter_context(files.whole_file(path))
             sink = pa.PythonFile(handle, "w")
             self._writer = self._stack.enter_context(ipc.new_file(sink, _SCHEMA))
-        columns = [
-            np.ascontiguousarray(scores, np.float64),
-            np.ascontiguousarray(indices, np.int32),
-        ]
+        scores = np.ascontiguousarray(scores, np.float64)
+        indices = np.ascontiguousarray(indices, np.int32)
         key = f"{self._salt} {_hash(self._candidates)} {self._kept}"
         metadata = {
             _MEASURED: str(measured).encode(),
-            _CHECKSUM: _checksum(key, measured, *columns),
+            _CHECKSUM: _checksum(key, measured, scores, indices),
         }
-        batch = pa.record_batch([pa.array(column) for column in columns], schema=_SCHEMA)
+        batch = pa.record_batch([pa.array(scores), pa.array(indices)], schema=_SCHEMA)
         self._writer.write_batch(batch, custom_metadata=metadata)
         self._kept += 1
 
