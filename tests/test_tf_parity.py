@@ -4,15 +4,21 @@ Both are given the same rows, centers and batches. Where TensorFlow's float32 is
 is a plain float64 reference, and the test's name says which defect it is.
 """
 
+import dataclasses
 import functools
+import pathlib
+import subprocess
+import sys
 
 import apache_beam as beam
 import numpy as np
 import pytest
 
 from beam_kmeans import Block, KMeans, KMeansModel, LloydStep, minibatch
+from beam_kmeans.errors import DataError
 from beam_kmeans.tally import Rows
-from tests import data, tf_answers
+from beam_kmeans.values import unit_rows
+from tests import data, oracles, tf_answers, tf_oracle
 from tests.transforms import pipelines
 
 METRICS = ["squared_euclidean", "cosine"]
@@ -174,8 +180,9 @@ class TestParity:
         check_scores(model.transform(rows), answer["all_scores"], rows, metric)
 
 
-@pytest.mark.parametrize("mode", ["full batch", "S=4"])
-@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize(
+    ("metric", "mode"), [("cosine", "full batch"), ("squared_euclidean", "S=4")]
+)
 def test_lloyd_steps_of_a_users_own_pipeline(metric, mode):
     """Five steps in one pipeline, each from the centers of the one before."""
     rows, steps = rows_of("clustered"), MODES[mode]
@@ -196,3 +203,230 @@ def test_lloyd_steps_of_a_users_own_pipeline(metric, mode):
     expected = theirs("clustered", metric, mode)["iteration_centers"]
     for place, centers in pipelines.elements(build):
         check_centers(centers, expected[place + 1], metric)
+
+
+def _offset():
+    """Mean 5000, deviation 1: a float32 square of 200,000,000 has a spacing of 16."""
+    return (np.random.default_rng(7).normal(size=(600, 8)) + 5000).astype(np.float32)
+
+
+DATA["offset"] = _offset
+
+
+def _reference(name, metric, mode):
+    """float32 centers after 0, 1, ... iterations: float64 throughout, rounded once an iteration."""
+    steps, rows, start = MODES[mode], rows_of(name), centers_of(name)
+    if metric == "cosine":
+        # What is clustered is defined as the unit rows in float32.
+        rows, start = unit_rows(rows)[0], unit_rows(start)[0]
+    taken = batches(ITERATIONS * (steps or 1))
+    means, count = start.astype(np.float64), np.ones(K)
+    found = [start]
+    for i in range(ITERATIONS):
+        numbers = np.arange(len(rows))
+        if steps:
+            numbers = np.concatenate(taken[i * steps : (i + 1) * steps])
+        labels = oracles.assign(rows[numbers], found[-1])
+        for j in np.unique(labels):
+            own = rows[numbers[labels == j]].astype(np.float64)
+            before = count[j] if steps == 1 else 0
+            means[j] = (before * means[j] + own.sum(axis=0)) / (before + len(own))
+            count[j] += len(own)
+        means = means.astype(np.float32).astype(np.float64)
+        found.append((unit(means) if metric == "cosine" else means).astype(np.float32))
+    return found
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("metric", METRICS)
+class TestFarFromTheOrigin:
+    """|x|^2 - 2 x.c + |c|^2 in float32 keeps nothing of a distance of 16 beside 200,000,000."""
+
+    def test_tensorflows_assignments_are_wrong_there(self, metric, mode):
+        answer = theirs("offset", metric, mode)
+        rows = rows_of("offset") if mode == "full batch" else rows_of("offset")[batches(1)[0]]
+        every = answer["step_scores"]
+        right = model_of(centers_of("offset"), metric).predict(rows)
+        wrong = (answer["step_idx"][: len(rows)] != right).mean()
+        assert wrong > 0.5
+        assert metric == "cosine" or (every < 0).mean() > 0.3  # "squared" distances below 0
+
+    def test_ours_are_right_to_a_float32_spacing(self, metric, mode):
+        found, _ = ours("offset", metric, mode)
+        for own, expected in zip(found, _reference("offset", metric, mode), strict=True):
+            assert (np.abs(own - expected) <= np.spacing(np.abs(expected))).all()
+
+    def test_our_index_and_scores_are_those_of_float64(self, metric, mode):
+        _, steps = ours("offset", metric, mode)
+        for model, rows in steps:
+            measured = unit_rows(rows)[0] if metric == "cosine" else rows
+            every = oracles.all_scores(measured, model.cluster_centers)
+            np.testing.assert_array_equal(model.predict(rows), every.argmin(axis=1))
+            half = 0.5 if metric == "cosine" else 1.0
+            np.testing.assert_allclose(model.transform(rows), half * every, rtol=1e-12)
+            assert (model.score_samples(rows) >= 0).all()
+
+
+class TestOtherDefects:
+    def test_an_empty_cluster_becomes_the_zero_vector_there_and_is_kept_here(self):
+        rows = rows_of("clustered")
+        centers = np.vstack([centers_of("clustered")[:-1], np.full((1, 8), 500, np.float32)])
+        answer = tf_answers.ask(rows, centers)
+        assert not answer["final_centers"][-1].any()
+        model = _fit(rows, centers, max_iterations=1)
+        assert model.cluster_centers[-1].tolist() == [500.0] * 8
+        check_centers(model.cluster_centers[:-1], answer["final_centers"][:-1], "squared_euclidean")
+
+    def test_an_empty_cluster_is_kept_by_mini_batch_in_both(self):
+        rows = rows_of("clustered")
+        centers = np.vstack([centers_of("clustered")[:-1], np.full((1, 8), 500, np.float32)])
+        answer = tf_answers.ask(rows, centers, mode="mini", batches=batches(1))
+        learned = minibatch.Learned.start(centers, "squared_euclidean")
+        numbers = batches(1)[0]
+        learned, _ = minibatch.iteration(learned, [Rows(rows[numbers], None, numbers)])
+        check_centers(learned.centers, answer["final_centers"], "squared_euclidean")
+        assert learned.centers[-1].tobytes() == centers[-1].tobytes()
+
+    def test_small_clusters_shrink_there_by_a_millionth(self):
+        rows = np.array([[1000, 3000], [-5000, 7000]], np.float32)
+        answer = tf_answers.ask(rows, rows)
+        assert (np.abs(answer["final_centers"]) < np.abs(rows)).all()
+        assert _fit(rows, rows, max_iterations=1).cluster_centers.tolist() == rows.tolist()
+
+    def test_a_row_of_zeros_has_two_scores_there_and_one_here(self):
+        rows = np.array([[0, 0], [1, 0], [0, 2]], np.float32)
+        answer = tf_answers.ask(rows, rows[1:], metric="cosine", iterations=0)
+        assert answer["scores"][0] == 0.5
+        assert answer["all_scores"][0].tolist() == [1.0, 1.0]
+        model = model_of(rows[1:], "cosine")
+        assert model.score_samples(rows)[0] == 1.0
+        assert model.transform(rows)[0].tolist() == [1.0, 1.0]
+        assert model.predict(rows)[0] == answer["cluster_idx"][0] == 0
+
+    def test_a_center_of_zeros_wins_rows_there_and_is_refused_here(self):
+        rows = np.array([[1, 0], [-1, 0], [0, 2]], np.float32)
+        centers = np.array([[1, 0], [0, 0]], np.float32)
+        answer = tf_answers.ask(rows, centers, metric="cosine", iterations=0)
+        assert answer["cluster_idx"].tolist() == [0, 1, 1]  # similarity below a half
+        with pytest.raises(ValueError, match="initial_clusters: center 1 is all zeros"):
+            _fit(rows, centers, distance_metric="cosine")
+        with pytest.raises(ValueError, match="center 1 is all zeros"):
+            model_of(centers, "cosine")
+
+    def test_published_centers_lag_an_iteration_there(self):
+        start = centers_of("clustered")
+        answer = theirs("clustered", "squared_euclidean", "S=4")
+        # After the first iteration's four steps, and after the last iteration's, too.
+        np.testing.assert_array_equal(answer["centers"][4], start)
+        np.testing.assert_array_equal(answer["centers"][-1], answer["iteration_centers"][-2])
+        found, _ = ours("clustered", "squared_euclidean", "S=4")
+        check_centers(found[1], answer["iteration_centers"][1], "squared_euclidean")
+        assert np.abs(found[1] - start).max() > 0.05
+
+    def test_the_rate_counts_a_batch_twice_there_or_not(self):
+        rows, start = np.array([[1], [1.2]], np.float32), np.array([[1]], np.float32)
+        settings = {"mode": "mini", "batches": [np.arange(2)]}
+        documented = tf_answers.ask(rows, start, **settings)["final_centers"].item()
+        shipped = tf_answers.ask(rows, start, order="as_shipped", **settings)["final_centers"]
+        learned = minibatch.Learned.start(start, "squared_euclidean")
+        learned, _ = minibatch.iteration(learned, [Rows(rows, None, np.arange(2))])
+        assert learned.centers.item() == pytest.approx((1 + 1 + 1.2) / 3, abs=1e-7)
+        assert documented == pytest.approx(learned.centers.item(), abs=1e-6)
+        # 1 / (n + 2m) instead of 1 / (n + m), when the counts are read too late.
+        near = [abs(shipped.item() - rate) < 1e-6 for rate in (1 + 0.2 / 3, 1 + 0.2 / 5)]
+        assert any(near)
+
+    def test_running_means_under_cosine_are_not_unit_there(self):
+        answer = theirs("clustered", "cosine", "S=1")
+        lengths = np.linalg.norm(answer["iteration_centers"][-1], axis=1)
+        assert lengths.min() < 0.99
+        found, _ = ours("clustered", "cosine", "S=1")
+        np.testing.assert_allclose(np.linalg.norm(found[-1], axis=1), 1, atol=1e-6)
+
+    def test_a_value_that_is_no_number_spreads_there_and_is_refused_here(self):
+        rows = rows_of("clustered").copy()
+        rows[17, 3] = np.nan
+        answer = tf_answers.ask(rows, centers_of("clustered"), iterations=2)
+        assert np.isnan(answer["final_centers"][0]).any()
+        assert not answer["final_centers"][1:].any()  # all rows have gone to center 0
+        with pytest.raises(DataError, match="row 17, feature 3 is nan"):
+            _fit(rows, centers_of("clustered"))
+        model = model_of(centers_of("clustered"), "squared_euclidean")
+        with pytest.raises(DataError, match="row 17, feature 3 is nan"):
+            model.predict(rows)
+
+    @pytest.mark.parametrize("metric", METRICS)
+    @pytest.mark.parametrize("k", [2, 7, 64])
+    def test_equally_near_centers_are_the_lowest_in_both(self, metric, k):
+        rows = np.random.default_rng(8).integers(-3, 4, (50, 4)).astype(np.float32)
+        rows = rows[rows.any(axis=1)]
+        centers = np.repeat(np.array([[2, 0, 0, 0]], np.float32), k, axis=0)
+        answer = tf_answers.ask(rows, centers, metric=metric, iterations=0)
+        assert not answer["cluster_idx"].any()
+        assert not model_of(centers, metric).predict(rows).any()
+
+    def test_equal_centers_win_by_their_place_in_the_product_there_and_the_lowest_here(self):
+        """Beyond the last multiple of 4 Eigen multiplies in another order."""
+        rows = rows_of("random")
+        centers = np.repeat(rows[:1], 7, axis=0)
+        answer = tf_answers.ask(rows, centers, iterations=0)
+        assert {*answer["cluster_idx"].tolist()} <= {0, 4}
+        assert not model_of(centers, "squared_euclidean").predict(rows).any()
+
+    def test_fewer_distinct_rows_than_centers_repeat_one_there_and_are_refused_here(self):
+        rows = np.repeat(np.array([[0, 0], [5, 5], [9, 0]], np.float32), 10, axis=0)
+        settings = {"init": "kmeans_plus_plus", "num_clusters": 5, "iterations": 0}
+        found = tf_answers.ask(rows, **settings, seed=1)["final_centers"]
+        assert len(np.unique(found, axis=0)) < 5
+        with pytest.raises(ValueError, match=r"num_clusters: 5 .*only 3"):
+            KMeans(num_clusters=5, initial_clusters="kmeans_plus_plus").fit(rows)
+
+    def test_random_rows_come_twice_there_and_never_here(self):
+        rows = np.arange(20, dtype=np.float32).reshape(10, 2)
+        settings = {"init": "random", "num_clusters": 5, "iterations": 0}
+        twice = [
+            len(np.unique(tf_answers.ask(rows, **settings, seed=seed)["final_centers"], axis=0)) < 5
+            for seed in range(8)
+        ]
+        assert any(twice)
+        for seed in range(20):
+            kmeans = KMeans(num_clusters=5, initial_clusters="random", random_seed=seed)
+            found = dataclasses.replace(kmeans, max_iterations=0).fit(rows).cluster_centers
+            assert len(np.unique(found, axis=0)) == 5
+
+    def test_chains_begin_with_row_0_there(self):
+        rows, settings = rows_of("random"), {"init": "kmc2", "num_clusters": 3, "iterations": 0}
+        for seed in range(3):
+            found = tf_answers.ask(rows, **settings, seed=seed, kmc2_chain_length=20)
+            assert found["final_centers"][0].tobytes() == rows[0].tobytes()
+        drawn = set()
+        for seed in range(5):
+            kmeans = KMeans(num_clusters=3, initial_clusters="kmc2", random_seed=seed)
+            drawn.add(dataclasses.replace(kmeans, max_iterations=0).fit(rows).cluster_centers[0, 0])
+        assert len(drawn) > 1
+
+    @pytest.mark.heavy
+    @pytest.mark.quality
+    def test_a_cluster_stops_at_16777216_rows_there(self):
+        rows = np.zeros((20_000_000, 1), np.float32)
+        rows[::2] = 1
+        answer = tf_answers.ask(rows, rows[:1])
+        assert answer["final_centers"].item() == pytest.approx(10_000_000 / 16_777_216)
+        model = _fit(rows, rows[:1], max_iterations=1)
+        assert model.cluster_centers.item() == 0.5
+        assert model.counts.tolist() == [20_000_000]
+
+
+def _fit(rows, centers, **settings):
+    kmeans = KMeans(len(centers), centers, tolerance=0, empty_clusters="keep")
+    return dataclasses.replace(kmeans, **settings).fit(rows)
+
+
+@pytest.mark.heavy
+@pytest.mark.quality
+def test_the_oracle_agrees_with_a_reference_of_its_own():
+    oracle = pathlib.Path(tf_oracle.__file__)
+    done = subprocess.run(
+        [sys.executable, str(oracle), "--self-test"], capture_output=True, text=True, timeout=300
+    )
+    assert "all checks passed" in done.stdout, done.stdout
