@@ -33,7 +33,7 @@ RANGE_ENTRIES = 4096
 #: Values (entries x features) of a sample of rows that travel in one message.
 RANGE_VALUES = 2**20
 #: Arrivals that are computed at a time, where rows are few.
-_WAVE_VALUES = 4096
+_WAVE_VALUES = 1024
 
 _WORD = np.uint64(0xFFFFFFFF)
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
