@@ -104,11 +104,14 @@ class MemoryDataset:
 
     def pick(self, row_numbers: npt.NDArray[np.int64]) -> Rows:
         own, weights = self.rows, self._weights
+        if weights is not None:
+            weights = weights[row_numbers]
+        if not self.directionless.rows:
+            return Rows(own.rows[row_numbers], weights, row_numbers)
         rows = np.zeros((len(row_numbers), own.rows.shape[1]), np.float32)
-        places = np.searchsorted(own.row_numbers, row_numbers)
-        there = np.isin(row_numbers, own.row_numbers) if self.directionless.rows else slice(None)
-        rows[there] = own.rows[places[there]]
-        return Rows(rows, None if weights is None else weights[row_numbers], row_numbers)
+        there = np.isin(row_numbers, own.row_numbers)
+        rows[there] = own.rows[np.searchsorted(own.row_numbers, row_numbers[there])]
+        return Rows(rows, weights, row_numbers)
 
     def tally(self, centers: Floats, far: bool) -> tuple[lloyd.Survey, ExactSums]:
         prepared = Centers(centers, self.distance_metric)

@@ -28,6 +28,8 @@ FAR_ROWS = 64
 RANGE_VALUES = 2**20
 #: The key of the survey among the parts of a summary; ranges are numbered from 0.
 SURVEY = -1
+#: Values (centers x features) whose cost is summed at a time.
+_COST_VALUES = 2**16
 
 
 def ranges(k: int, d: int) -> list[tuple[int, int]]:
@@ -297,10 +299,17 @@ def centers_cost(
     centers: npt.NDArray[np.float32], totals: ExactSums, weights: ExactSums
 ) -> Fraction:
     """sum_j W_j |c_j|^2 - 2 c_j.S_j, exactly: with sum w |x|^2 the squared distances' sum."""
-    wide = centers.astype(np.float64)
-    squares = sums.column_sums((wide * wide).T)
-    pairs = zip(squares.to_fractions(), weights.to_fractions(), strict=True)
-    return sum((s * w for s, w in pairs), Fraction(0)) - 2 * sums.dot(totals, centers)
+    total, (k, d) = Fraction(0), centers.shape
+    step = max(1, _COST_VALUES // d)
+    for start in range(0, k, step):
+        stop = min(start + step, k)
+        wide = centers[start:stop].astype(np.float64)
+        own = weights.part(start, stop).reshaped((stop - start, 1))
+        parts = sums.products(totals.part(start, stop), -2 * wide)
+        for half in sums.split(wide * wide):
+            parts += sums.products(own, half)
+        total += sums.exact_sum(*parts)
+    return total
 
 
 def _take_out(totals: ExactSums, weights: ExactSums, donor: int, move: Move) -> None:

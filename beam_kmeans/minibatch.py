@@ -36,7 +36,7 @@ from beam_kmeans.dataset import Dataset
 from beam_kmeans.distances import Centers
 from beam_kmeans.fitting import Fit, FitState, Trend, check_start, fit_from
 from beam_kmeans.lloyd import Measure
-from beam_kmeans.statistics import Directionless, Statistics
+from beam_kmeans.statistics import Directionless
 from beam_kmeans.sums import ExactSums
 from beam_kmeans.tally import LloydTally, Rows, directionless_of, in_metric
 from beam_kmeans.values import unit_rows
@@ -216,7 +216,7 @@ def _running(
         totals.add_floats(half[:, None] * wide)
     weights.add_floats(counts)
     new = sums.quotients(totals, weights)
-    return new, np.array([float(weight) for weight in weights.to_fractions()])
+    return new, weights.rounded()
 
 
 def outcome_of(
@@ -413,4 +413,11 @@ def first(parameters: Parameters, centers: Floats) -> Learned:
 
 def _squares(part: Rows) -> ExactSums:
     """The exact sum of w |x|^2."""
-    return Statistics.of(part.rows, part.weights).squares.folded()
+    wide = part.rows.astype(np.float64)
+    wide *= wide
+    if part.weights is None:
+        return sums.column_sums(wide).folded()
+    total, column = ExactSums.zeros(()), part.weights.astype(np.float64)[:, None]
+    for half in sums.split(wide):
+        total.add(sums.column_sums(half * column).folded())
+    return total

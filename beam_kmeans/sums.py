@@ -130,7 +130,9 @@ class ExactSums:
 
     def folded(self) -> ExactSums:
         """The sum of all sums, of shape ()."""
-        digits = self.carried().digits.reshape(len(self.digits), -1)
+        size = int(np.prod(self.shape, dtype=np.int64))
+        digits = self.carried().digits
+        digits = digits.reshape(len(digits), size)
         total = ExactSums.zeros(())
         for start in range(0, digits.shape[1], WINDOW_ROWS):
             part = digits[:, start : start + WINDOW_ROWS].sum(axis=1)
@@ -152,6 +154,15 @@ class ExactSums:
             value += digit
         return np.ldexp(value, DIGIT_BITS * self.low)
 
+    def rounded(self) -> Floats:
+        """The sums, each rounded to float64 once."""
+        value = self.to_float64()
+        if self.low >= 0 and (np.abs(value) < 2.0**53).all():
+            # Whole numbers that float64 holds.
+            return value
+        exact = [float(total) for total in self.to_fractions()]
+        return np.array(exact).reshape(self.shape)
+
     def to_fractions(self) -> list[Fraction]:
         """The sums themselves, in C order: for few values, as they are Python numbers."""
         self._carry()
@@ -167,7 +178,8 @@ class ExactSums:
 
     def to_fraction(self) -> Fraction:
         """The sum of all values, exactly."""
-        return sum(self.to_fractions(), Fraction(0))
+        whole = self.folded()
+        return _fraction(whole.digits.tolist(), whole.low)
 
     def _count(self, additions: int) -> None:
         self.pending += additions
@@ -279,29 +291,38 @@ def _windowed(values: Floats, exponents: npt.NDArray[np.int32], bits: int) -> tu
     return window, values - window
 
 
-def exact_sum(values: Floats) -> Fraction:
-    """The exact sum of all values of a finite float64 array.
+def exact_sum(*values: Floats) -> Fraction:
+    """The exact sum of all values of finite float64 arrays.
 
     Example:
         >>> float(exact_sum(np.array([1e16, 1.0, -1e16])))
         1.0
     """
-    flat = values.reshape(-1)
-    table = np.zeros((-(-flat.size // 64), 64))
-    table.reshape(-1)[: flat.size] = flat
+    table = np.zeros((-(-sum(part.size for part in values) // 64), 64))
+    start, flat = 0, table.reshape(-1)
+    for part in values:
+        flat[start : start + part.size] = part.reshape(-1)
+        start += part.size
     return column_sums(table).to_fraction()
 
 
 def dot(sums: ExactSums, factors: npt.NDArray[np.float32]) -> Fraction:
-    """The sum of sums * factors, exactly: digits are cut in pieces whose products float64 holds."""
-    sums.carried()
-    wide = factors.astype(np.float64)
-    total = Fraction(0)
-    for place, digit in enumerate(sums.digits):
-        unit = Fraction(2) ** (DIGIT_BITS * (sums.low + place))
-        total += unit * exact_sum((digit & 0xFFFFF) * wide)
-        total += unit * 2**20 * exact_sum((digit >> 20) * wide)
-    return total
+    """The sum of sums * factors, exactly."""
+    return exact_sum(*products(sums, factors.astype(np.float64)))
+
+
+def products(sums: ExactSums, factors: Floats) -> list[Floats]:
+    """float64 arrays that add up to sums * factors, exactly, for factors of at most 26 bits.
+
+    Digits are cut in pieces of 20 bits, whose products float64 holds.
+    """
+    found = []
+    for place, digit in enumerate(sums.carried().digits):
+        unit = 2.0 ** (DIGIT_BITS * (sums.low + place))
+        for piece, scale in ((digit & 0xFFFFF, unit), (digit >> 20, unit * 2.0**20)):
+            if piece.any():
+                found.append(piece * factors * scale)
+    return found
 
 
 def split(values: Floats) -> tuple[Floats, Floats]:
@@ -320,13 +341,11 @@ def quotients(sums: ExactSums, divisors: ExactSums) -> npt.NDArray[np.float32]:
     # The float64 quotient is within 2**-48: where the float32 nearest to both ends is the same,
     # that is the rounding; the rest, so near to the middle of two float32, is done exactly.
     below, above = quotient * (1 - 2.0**-48), quotient * (1 + 2.0**-48)
-    unsure = np.argwhere(below.astype(np.float32) != above.astype(np.float32))
-    if len(unsure):
-        exact_divisors = divisors.to_fractions()
-        for row, column in unsure.tolist():
-            value = sums.digits[:, row, column].tolist()
-            exact = _fraction(value, sums.low) / exact_divisors[row]
-            rounded[row, column] = nearest_float32(exact)
+    unsure = np.nonzero(below.astype(np.float32) != above.astype(np.float32))
+    if len(unsure[0]):
+        ends = below[unsure].astype(np.float32), above[unsure].astype(np.float32)
+        parts = ExactSums(unsure[0].shape, sums.low, sums.digits[:, unsure[0], unsure[1]])
+        rounded[unsure] = _nearest_of(ends, parts, divisors.at(unsure[0]))
     rounded[np.abs(rounded) < np.finfo(np.float32).tiny] = 0.0
     return rounded
 
@@ -377,6 +396,23 @@ def _tree_sum(values: Floats) -> Floats:
         rest = values[:, 2 * half :]
         values = np.concatenate([values[:, :half] + values[:, half : 2 * half], rest], axis=1)
     return values[:, 0]
+
+
+def _nearest_of(
+    ends: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
+    sums: ExactSums,
+    divisors: ExactSums,
+) -> npt.NDArray[np.float32]:
+    """float32 [m]: which of two neighbours sums [m] / divisors [m] are nearest to, exactly."""
+    low, high = np.minimum(*ends), np.maximum(*ends)
+    middle = (low.astype(np.float64) + high) / 2
+    # Of 25 bits. The sign of sum - middle * divisor says on which side of it the quotient is.
+    for product in products(divisors, -middle):
+        sums.add_floats(product)
+    digits = sums.carried().digits
+    tied = ~(digits != 0).any(axis=0)
+    even = (low.view(np.uint32) & 1) == 0
+    return np.where(np.where(tied, even, digits[-1] < 0), low, high)
 
 
 def nearest_float32(value: Fraction) -> np.float32:
