@@ -14,7 +14,7 @@ import apache_beam as beam
 import numpy as np
 import pytest
 
-from beam_kmeans import Block, KMeans, KMeansModel, LloydStep, minibatch
+from beam_kmeans import Block, KMeans, KMeansModel, LloydStep, MiniBatchStep, minibatch
 from beam_kmeans.errors import DataError
 from beam_kmeans.tally import Rows
 from beam_kmeans.values import unit_rows
@@ -181,27 +181,33 @@ class TestParity:
 
 
 @pytest.mark.parametrize(
-    ("metric", "mode"), [("cosine", "full batch"), ("squared_euclidean", "S=4")]
+    ("metric", "mode"),
+    [("cosine", "full batch"), ("squared_euclidean", "S=4"), ("cosine", "S=1")],
 )
-def test_lloyd_steps_of_a_users_own_pipeline(metric, mode):
-    """Five steps in one pipeline, each from the centers of the one before."""
+def test_steps_in_a_users_own_pipeline(metric, mode):
+    """Five steps in one pipeline, each from the result of the one before."""
     rows, steps = rows_of("clustered"), MODES[mode]
 
     def build(pipeline):
-        centers, found = model_of(centers_of("clustered"), metric).cluster_centers, []
+        before, found = model_of(centers_of("clustered"), metric).cluster_centers, []
         for i in range(ITERATIONS):
             blocks = [Block(rows)]
             if steps:
                 own = batches(ITERATIONS * steps)[i * steps : (i + 1) * steps]
                 blocks = [Block(rows[numbers]) for numbers in own]
-            step = LloydStep(centers, empty_clusters="keep", distance_metric=metric)
+            step = LloydStep(before, empty_clusters="keep", distance_metric=metric)
+            if steps == 1:
+                step = MiniBatchStep(before, distance_metric=metric)
             result = pipeline | f"Rows{i}" >> beam.Create(blocks) | f"Step{i}" >> step
             centers = result | f"Centers{i}" >> beam.Map(lambda one: one.cluster_centers)
+            before = result if steps == 1 else centers
             found.append(centers | f"Number{i}" >> beam.Map(lambda one, place: (place, one), i))
         return found | beam.Flatten()
 
     expected = theirs("clustered", metric, mode)["iteration_centers"]
-    for place, centers in pipelines.elements(build):
+    found = pipelines.elements(build)
+    assert sorted(place for place, _ in found) == [*range(ITERATIONS)]
+    for place, centers in found:
         check_centers(centers, expected[place + 1], metric)
 
 
@@ -407,6 +413,7 @@ class TestOtherDefects:
 
     @pytest.mark.heavy
     @pytest.mark.quality
+    @pytest.mark.timeout(600)
     def test_a_cluster_stops_at_16777216_rows_there(self):
         rows = np.zeros((20_000_000, 1), np.float32)
         rows[::2] = 1
