@@ -4,7 +4,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TF ?= $(if $(filter Darwin,$(shell uname -s)),tf,tf-cpu)
 BIN := .venv/bin
 
-.PHONY: demo test test-runners test-kill test-package benchmark clean
+.PHONY: demo test test-runners test-kill test-quality test-package benchmark clean
 
 # Clusters 4,601 e-mails by their 57 features, then shows how much spam each cluster holds.
 demo: .venv/package
@@ -29,6 +29,10 @@ test-runners: .venv/workshop
 # Runs that are killed at many moments and started again.
 test-kill: .venv/workshop
 	$(BIN)/pytest -m "heavy and kill"
+
+# Statistics over many seeds, and costs beside published tables.
+test-quality: .venv/workshop
+	$(BIN)/pytest -n 2 -m "heavy and quality"
 
 # The wheel and the source archive, built and installed.
 test-package: .venv/workshop
