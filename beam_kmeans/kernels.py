@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
+import itertools
 import os
 import threading
 from collections import deque
@@ -255,8 +256,14 @@ def side_by_side(work: Callable[[T], R], items: Iterable[T]) -> Iterator[R]:
     if threads == 1:
         yield from map(work, items)
         return
+    rest = iter(items)
+    ahead = list(itertools.islice(rest, 2))
+    if len(ahead) < 2:
+        # One item alone, as of a small batch, is done sooner here.
+        yield from map(work, ahead)
+        return
     pool, waiting = _pool(threads), deque[Future[R]]()
-    for item in items:
+    for item in itertools.chain(ahead, rest):
         waiting.append(pool.submit(work, item))
         if len(waiting) > 2 * threads:
             yield waiting.popleft().result()

@@ -99,13 +99,13 @@ class BatchSurvey:
     """
 
     survey: lloyd.Survey
-    squares: ExactSums
+    squares: Fraction
     directionless: Directionless
 
     def add(self, other: BatchSurvey) -> BatchSurvey:
         """Merges another's into this one, in place, and returns this one."""
         self.survey.add(other.survey)
-        self.squares.add(other.squares)
+        self.squares += other.squares
         self.directionless = self.directionless.add(other.directionless)
         return self
 
@@ -154,15 +154,15 @@ def survey_of(
         distance_metric: "squared_euclidean" or "cosine".
         exponents: int32 [d] with |x| < 2**E for all values, in the metric; None if unknown.
     """
-    squares, left_out = ExactSums.zeros(()), Directionless()
+    squares, left_out = Fraction(0), Directionless()
 
     def measured() -> Iterator[Rows]:
-        nonlocal left_out
+        nonlocal squares, left_out
         for part in parts:
             own = in_metric(part, distance_metric)
             if len(own.rows) < len(part.rows):
                 left_out = left_out.add(directionless_of(part, distance_metric))
-            squares.add(_squares(own))
+            squares += _squares(own)
             yield own
 
     tally = LloydTally(centers, False, exponents)
@@ -224,8 +224,9 @@ def outcome_of(
 ) -> Outcome:
     """Joins the costs and shifts of all ranges of centers."""
     costs, shifts = zip(*shares, strict=True)
-    squares = batch.squares.to_fraction()
-    measured = lloyd.measure(batch.survey, costs, squares, distance_metric, batch.directionless)
+    measured = lloyd.measure(
+        batch.survey, costs, batch.squares, distance_metric, batch.directionless
+    )
     return Outcome(measured, sum(shifts, Fraction(0)), rows)
 
 
@@ -411,13 +412,11 @@ def first(parameters: Parameters, centers: Floats) -> Learned:
     return Learned.start(centers, parameters.distance_metric, carried)
 
 
-def _squares(part: Rows) -> ExactSums:
+def _squares(part: Rows) -> Fraction:
     """The exact sum of w |x|^2."""
     wide = part.rows.astype(np.float64)
     wide *= wide
     if part.weights is None:
-        return sums.column_sums(wide).folded()
-    total, column = ExactSums.zeros(()), part.weights.astype(np.float64)[:, None]
-    for half in sums.split(wide):
-        total.add(sums.column_sums(half * column).folded())
-    return total
+        return sums.exact_sum(wide)
+    column = part.weights.astype(np.float64)[:, None]
+    return sums.exact_sum(*(half * column for half in sums.split(wide)))

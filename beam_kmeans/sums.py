@@ -26,6 +26,8 @@ _CARRY_AFTER = 2**20
 #: float64 values of which a few copies stay in a processor's cache.
 _TILE_VALUES = 2**15
 _SPLITTER = 2.0**27 + 1
+#: Below it the unit of a window is no float64 that can be divided by.
+_SMALLEST_EXPONENT = -900
 
 
 @dataclasses.dataclass
@@ -283,7 +285,7 @@ def moments(values: npt.NDArray[np.float32]) -> tuple[ExactSums, ExactSums]:
     return sums, squares
 
 
-def _windowed(values: Floats, exponents: npt.NDArray[np.int32], bits: int) -> tuple[Floats, Floats]:
+def _windowed(values: Floats, exponents: Any, bits: int) -> tuple[Floats, Floats]:
     """Values |x| < 2**E as multiples of 2**(E - bits), and what is left over, both exact."""
     constant = window_constant(exponents + (DIGIT_BITS - bits))
     window = values + constant
@@ -303,7 +305,22 @@ def exact_sum(*values: Floats) -> Fraction:
     for part in values:
         flat[start : start + part.size] = part.reshape(-1)
         start += part.size
-    return column_sums(table).to_fraction()
+    total = Fraction(0)
+    for begin in range(0, len(table), WINDOW_ROWS // 2):
+        rest = table[begin : begin + WINDOW_ROWS // 2]
+        exponent = int(window_exponents(np.abs(rest).max()))
+        while len(rest):
+            if exponent < _SMALLEST_EXPONENT:
+                total += column_sums(rest).to_fraction()
+                break
+            window, rest = _windowed(rest, np.int32(exponent), DIGIT_BITS)
+            # Columns of a window add up to 53 bits at most, and 64 of them to 59.
+            unit = exponent - DIGIT_BITS
+            whole = np.ldexp(window.sum(axis=0), -unit).astype(np.int64).sum()
+            total += int(whole) * Fraction(2) ** unit
+            rest = rest[rest.any(axis=1)]
+            exponent -= DIGIT_BITS
+    return total
 
 
 def dot(sums: ExactSums, factors: npt.NDArray[np.float32]) -> Fraction:
