@@ -7,8 +7,7 @@ from beam_kmeans.blocks import Block
 from beam_kmeans.config import Parameters
 from beam_kmeans.dataset import MemoryDataset
 from beam_kmeans.errors import DataError
-from beam_kmeans.seeding.run import initialiser_of
-from beam_kmeans.seeding.run import run as run_seeding
+from beam_kmeans.seeding.run import initial_centers
 from beam_kmeans.transforms import initialize
 from tests.data import blobs, digits
 from tests.transforms.pipelines import THREADS, TWICE, apply, blocks_of, counters, failure, run
@@ -16,39 +15,69 @@ from tests.transforms.pipelines import THREADS, TWICE, apply, blocks_of, counter
 WEIGHTS = (np.arange(600) % 4).astype(np.float32)
 
 
-def in_memory(rows, k, seed=0, weights=None):
-    parameters = Parameters(k, "random", random_seed=seed)
-    return run_seeding(MemoryDataset(rows, weights), initialiser_of(parameters)).centers
+def in_memory(rows, weights=None, **fields):
+    """The centers that a fit in memory starts from."""
+    parameters = Parameters(**fields)
+    data = MemoryDataset(rows, weights, parameters.distance_metric)
+    return initial_centers(data, parameters).centers
 
 
-@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["unweighted", "weighted"])
-@pytest.mark.parametrize("seed", [0, 2**63 - 1])
-def test_the_centers_are_those_a_fit_in_memory_starts_from(weights, seed):
-    blocks = blocks_of(blobs(), weights)
-    (centers,) = apply(InitializeCenters(20, random_seed=seed), blocks)
+def evenly(rows, k):
+    return rows[:: len(rows) // k][:k]
+
+
+#: Every way to find centers; k-means|| both by rounds and with all rows for candidates.
+WAYS = {
+    "random": {"initial_clusters": "random"},
+    "all_rows": {"seeding_oversampling": 40, "seeding_rounds": 1},
+    "kmeans_plus_plus": {"seeding_oversampling": 0.7, "seeding_rounds": 3},
+    "kmc2": {"initial_clusters": "kmc2", "kmc2_chain_length": 20},
+    "kmc2_groups": {"initial_clusters": "kmc2", "kmc2_chain_length": 20, "kmc2_groups": 3},
+    "afkmc2": {"initial_clusters": "afkmc2", "kmc2_chain_length": 20},
+    "function": {"initial_clusters": evenly},
+    "cosine": {"distance_metric": "cosine", "seeding_rounds": 1, "seeding_oversampling": 3},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_the_centers_are_those_a_fit_in_memory_starts_from(way):
+    fields = {"num_clusters": 20, "random_seed": 2**63 - 1, **WAYS[way]}
+    rows = blobs().copy()
+    rows[::50] = 0
+    (centers,) = apply(InitializeCenters(**fields), blocks_of(rows, WEIGHTS, 150))
     assert centers.dtype == np.float32
-    assert centers.tobytes() == in_memory(blobs(), 20, seed, weights).tobytes()
+    assert centers.tobytes() == in_memory(rows, WEIGHTS, **fields).tobytes()
 
 
 @pytest.mark.parametrize(
-    ("size", "seed", "flags"),
-    [(7, None, ()), (600, None, ()), (50, 1, THREADS), (9, 2, TWICE), (200, 3, (*THREADS, *TWICE))],
+    ("way", "size", "seed", "flags"),
+    [
+        ("random", 7, None, ()),
+        ("random", 600, None, ()),
+        ("random", 50, 1, THREADS),
+        ("random", 200, 3, (*THREADS, *TWICE)),
+        ("cosine", 90, 2, TWICE),
+        ("afkmc2", 90, 1, THREADS),
+    ],
 )
-def test_blocks_bundles_and_threads_change_nothing(size, seed, flags):
+def test_blocks_bundles_and_threads_change_nothing(way, size, seed, flags):
     blocks = blocks_of(blobs(), WEIGHTS, size, seed)
-    (centers,) = apply(InitializeCenters(20), blocks, *flags)
-    assert centers.tobytes() == in_memory(blobs(), 20, 0, WEIGHTS).tobytes()
+    (centers,) = apply(InitializeCenters(20, **WAYS[way]), blocks, *flags)
+    expected = in_memory(blobs(), WEIGHTS, num_clusters=20, **WAYS[way])
+    assert centers.tobytes() == expected.tobytes()
 
 
 def test_copies_of_a_row_are_drawn_once():
     rows = np.repeat(digits()[:5], 40, axis=0)
-    (centers,) = apply(InitializeCenters(5), blocks_of(rows, size=30))
-    assert centers.tobytes() == in_memory(rows, 5).tobytes()
+    (centers,) = apply(InitializeCenters(5, seeding_rounds=1), blocks_of(rows, size=30))
+    assert centers.tobytes() == in_memory(rows, num_clusters=5).tobytes()
     assert {row.tobytes() for row in centers} == {row.tobytes() for row in digits()[:5]}
 
 
 def test_another_seed_draws_other_rows():
-    drawn = [apply(InitializeCenters(3, random_seed=s), blocks_of(blobs()))[0] for s in (1, 2)]
+    drawn = [
+        apply(InitializeCenters(3, "random", random_seed=s), blocks_of(blobs()))[0] for s in (1, 2)
+    ]
     assert drawn[0].tobytes() != drawn[1].tobytes()
 
 
@@ -58,8 +87,14 @@ def test_given_centers_are_emitted_rounded_once():
     assert centers.tobytes() == np.array([[0.1, 0], [3, 4]], np.float32).tobytes()
 
 
-def refusal(blocks, k):
-    return failure(lambda pipeline: pipeline | beam.Create(blocks) | InitializeCenters(k))
+def test_under_cosine_given_centers_are_unit():
+    (centers,) = apply(InitializeCenters(1, [[3, 4]], "cosine"), blocks_of(blobs()))
+    assert centers.tobytes() == np.array([[0.6, 0.8]], np.float32).tobytes()
+
+
+def refusal(blocks, k, initial="random"):
+    transform = InitializeCenters(k, initial, seeding_rounds=1)
+    return failure(lambda pipeline: pipeline | beam.Create(blocks) | transform)
 
 
 def test_rows_without_numbers_are_refused():
@@ -70,8 +105,14 @@ def test_rows_without_numbers_are_refused():
 
 def test_too_few_distinct_rows_are_counted():
     rows, weights = np.array([[1.0], [2.0], [1.0], [3.0]]), np.array([1, 1, 1, 0])
-    message = refusal(blocks_of(rows, weights, size=2), 3)
-    assert "3 distinct rows are needed to start from, and the data has only 2" in message
+    for initial in ("random", "kmeans_plus_plus", "kmc2"):
+        message = refusal(blocks_of(rows, weights, size=2), 3, initial)
+        assert "3 distinct rows are needed to start from, and the data has only 2" in message
+
+
+def test_a_function_that_gives_no_centers_is_refused():
+    message = refusal(blocks_of(blobs()), 3, lambda rows, k: rows[:0])
+    assert "no centers were given, 3 are still to choose" in message
 
 
 @pytest.mark.parametrize("blocks", [[], [Block(np.zeros((0, 2)))]], ids=["no_block", "empty"])
@@ -92,13 +133,14 @@ def test_rows_of_several_widths_are_refused():
 def test_a_row_that_changed_its_number_between_the_passes_is_named():
     found = [(0, np.zeros(2, np.float32))]
     with pytest.raises(DataError, match="row 9 was drawn but not found again"):
-        [*initialize._ArrangeFn().process(np.array([5, 9]), found)]
+        initialize._arranged(np.array([5, 9]), found, 2)
 
 
 def test_blocks_and_rows_are_counted():
     blocks = blocks_of(blobs())
-    _, metrics = run(lambda pipeline: pipeline | beam.Create(blocks) | InitializeCenters(3))
-    assert counters(metrics, "Draw") == {"rows": 600, "blocks": 6}
+    transform = InitializeCenters(3, "random")
+    _, metrics = run(lambda pipeline: pipeline | beam.Create(blocks) | transform)
+    assert counters(metrics, "Count") == {"rows": 600, "blocks": 6}
 
 
 @pytest.mark.parametrize(
@@ -108,6 +150,10 @@ def test_blocks_and_rows_are_counted():
         ({"num_clusters": 2, "initial_clusters": "kmeans++"}, "initial_clusters: 'kmeans\\+\\+'"),
         ({"num_clusters": 2, "initial_clusters": [[1.0]]}, "1 centers were given, num_clusters"),
         ({"num_clusters": 2, "random_seed": -1}, "random_seed: -1 is not allowed"),
+        ({"num_clusters": 2, "distance_metric": "l1"}, "distance_metric: 'l1' is not allowed"),
+        ({"num_clusters": 2, "kmc2_chain_length": 0}, "kmc2_chain_length: 0 is not allowed"),
+        ({"num_clusters": 2, "seeding_rounds": 0}, "seeding_rounds: 0 is not allowed"),
+        ({"num_clusters": 2, "kmc2_groups": 0}, "kmc2_groups: 0 is not allowed"),
     ],
 )
 def test_arguments_that_are_not_allowed_are_refused(arguments, message):

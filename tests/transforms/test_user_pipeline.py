@@ -23,7 +23,7 @@ def pipeline_of(read):
 
     def build(pipeline):
         blocks = read(pipeline)
-        centers = blocks | InitializeCenters(num_clusters=3, random_seed=1)
+        centers = blocks | InitializeCenters(3, "random", random_seed=1)
         for number in range(2):
             step = blocks | f"Step{number}" >> LloydStep(centers)
             centers = step | f"Centers{number}" >> beam.Map(lambda result: result.cluster_centers)
