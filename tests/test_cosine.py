@@ -1,5 +1,6 @@
 """Cosine: unit rows, half their squared distances, exact directions, and fits in memory."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -434,6 +435,24 @@ class TestCost:
             rises.append((after - before) / Fraction(rise))
         assert max(rises) > 0
         assert max(rises) <= 1
+
+    @pytest.mark.parametrize("seed", range(10))
+    def test_from_a_center_a_float32_away_rises_by_no_more(self, seed):
+        # Rows that lie apart make shorter centers the better ones, as none of length 1 can be.
+        rows = cases.normal(20, 2, seed) + np.float32(0.5)
+        units = in_metric(Rows(rows, None, np.arange(20)), "cosine")
+        tally = LloydTally(Centers(units.rows[:1], "cosine"), False)
+        tally.include([units])
+        survey, totals = tally.result()
+        (middle,), _ = directions(totals)
+        rises = []
+        for x, y in itertools.product(range(-2, 3), repeat=2):
+            center = (middle.view(np.int32) + np.array([x, y], np.int32)).view(np.float32)[None]
+            update = lloyd.update_range(center, totals, survey, [], 0, "cosine")
+            after = lloyd.centers_cost(update.centers, totals, survey.cluster_weights())
+            rises.append((after - update.cost) / 2 / Fraction(update.rise))
+        assert max(rises) <= 1
+        assert max(rises) > 0.5, "far below the bound: half of it would do"
 
     def test_is_bounded_closely(self):
         units = unit_rows(ROWS[~ZEROS])[0]
