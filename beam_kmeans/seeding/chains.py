@@ -41,6 +41,8 @@ MOST_GROUPS = 16
 _MOST_VALUES = 2**28
 #: How far from its target a chain may end, in total variation, without a warning.
 _TOLERATED = 0.1
+#: Proposals that are measured at a time.
+_PROPOSALS_AT_ONCE = 4096
 
 #: Kinds of summaries; a key is (kind, group, range).
 _PROPOSED, _DISTANT, _WEIGHT, _SPREAD, _DISTINCT = range(5)
@@ -277,29 +279,54 @@ class _Run:
     def __init__(
         self, chains: Chains, group: int, proposals: Centers, weight: float, apart: float
     ) -> None:
-        spread = Spread(proposals, chains.num_clusters)
-        spread.pick(proposals[0])
+        apart_of = squared_distances(proposals, proposals[0])
         density = np.ones(len(proposals))
         if apart > 0:
-            density = 0.5 * (spread.scores / apart) + 0.5 / weight
-        self.gamma = _excess(spread.scores, density)
-        length = chains.chain_length
-        for start in range(1, 1 + (chains.num_clusters - 1) * length, length):
-            steps = np.arange(start, min(start + length, len(proposals)))
-            uniform = uniforms(chains.random_seed, CHAIN, group, steps)
-            place = start + walk(spread.scores[steps], uniform, density[steps])
-            if place >= len(proposals) or spread.scores[place] == 0:
-                (others,) = np.nonzero(spread.scores > 0)
-                if not len(others):
-                    break
-                place = int(others[np.searchsorted(others, place) % len(others)])
-            spread.pick(proposals[place])
-        else:
-            self.gamma = max(self.gamma, _excess(spread.scores, density))
-        self.centers = spread.picks
+            density = 0.5 * (apart_of / apart) + 0.5 / weight
+        self.gamma = _excess(apart_of, density)
+        self._proposals, self._density = proposals, density
+        self.centers = self._walked(chains, group)
+        spread = Spread.of(proposals, self.centers, len(self.centers))
+        self.gamma = max(self.gamma, _excess(spread.scores, density))
         # A proposal stands for as many rows as its density has too few.
         shares = np.bincount(spread.indices, 1 / density, spread.count).astype(np.float64)
         self.weights = shares * (weight / running_sums(shares)[-1])
+
+    def _walked(self, chains: Chains, group: int) -> Centers:
+        """The centers that the chains end at, one chain after the other."""
+        k, length, proposals = chains.num_clusters, chains.chain_length, self._proposals
+        at_once = max(1, _PROPOSALS_AT_ONCE // length)
+        spread = Spread.of(proposals[:0], proposals[:1], k)
+        first = 0
+        for number in range(k - 1):
+            start = 1 + number * length
+            if number % at_once == 0:
+                first = start
+                ahead = proposals[start : start + at_once * length]
+                spread = Spread.of(ahead, spread.picks, k)
+            steps = np.arange(start, min(start + length, len(proposals)))
+            place: int | None = None
+            if len(steps):
+                uniform = uniforms(chains.random_seed, CHAIN, group, steps)
+                distances = spread.scores[steps - first]
+                end = walk(distances, uniform, self._density[steps])
+                place = start + end if distances[end] > 0 else None
+            if place is None:
+                place = self._next(start + length, spread.picks)
+            if place is None:
+                break
+            spread.pick(proposals[place])
+        return spread.picks.copy()
+
+    def _next(self, start: int, centers: Centers) -> int | None:
+        """The next proposal from a place on, and around, that equals no center."""
+        for part in (range(start, len(self._proposals)), range(min(start, len(self._proposals)))):
+            for begin in part[::_PROPOSALS_AT_ONCE]:
+                rows = self._proposals[begin : min(begin + _PROPOSALS_AT_ONCE, part.stop)]
+                (other,) = np.nonzero(Spread.of(rows, centers, len(centers)).scores)
+                if len(other):
+                    return begin + int(other[0])
+        return None
 
 
 def walk(distances: Floats, uniform: Floats, density: Floats | None = None) -> int:

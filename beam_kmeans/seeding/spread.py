@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from beam_kmeans.distances import Centers, decide, scores
+
 Floats = npt.NDArray[np.float64]
 
 #: float64 values of which a few copies stay in a processor's cache.
@@ -51,6 +53,18 @@ class Spread:
         self.count = 0
         self.scores = np.full(len(rows), np.inf)
         self.indices = np.zeros(len(rows), np.int64)
+
+    @classmethod
+    def of(
+        cls, rows: npt.NDArray[np.float32], centers: npt.NDArray[np.float32], picks: int
+    ) -> Spread:
+        """As if these centers [c, d] had been picked, `picks` at most with those to come."""
+        spread, prepared = cls(rows, picks), Centers(centers)
+        spread._picks[: len(centers)] = centers
+        spread.count = len(centers)
+        spread.indices = decide(prepared, rows).astype(np.int64)
+        spread.scores = scores(prepared, rows, spread.indices.astype(np.int32))
+        return spread
 
     @property
     def picks(self) -> npt.NDArray[np.float32]:
