@@ -6,7 +6,7 @@ import pytest
 from beam_kmeans.dataset import MemoryDataset
 from beam_kmeans.seeding import chains as seeding
 from beam_kmeans.seeding.chains import Chains, walk
-from beam_kmeans.seeding.plus_plus import plus_plus, recluster
+from beam_kmeans.seeding.plus_plus import recluster
 from beam_kmeans.seeding.run import run
 from beam_kmeans.seeding.state import Facts, Forgetful
 from tests import chances, data, oracles
@@ -262,11 +262,6 @@ def cost(rows, centers):
     return oracles.all_scores(rows, centers).min(axis=1).sum()
 
 
-def spambase_with_label():
-    table = np.loadtxt(data.EXAMPLES / "spambase.csv", delimiter=",", skiprows=1)
-    return np.ascontiguousarray(table, np.float32)
-
-
 class TestWarnings:
     def test_chains_too_short_for_spambase_say_so(self):
         (warning,) = run(MemoryDataset(data.spambase()), Chains(50, 0, 200)).warnings
@@ -285,17 +280,3 @@ class TestWarnings:
 
     def test_one_cluster_needs_no_chain(self):
         assert run(MemoryDataset(data.spambase()), Chains(1, 0, 1)).warnings == ()
-
-
-@pytest.mark.heavy
-@pytest.mark.quality
-def test_afkmc2_is_about_as_good_as_k_means_plus_plus_on_spambase():
-    rows = spambase_with_label()
-    plain = [
-        cost(rows, rows[plus_plus(rows, np.ones(len(rows)), 50, seed, 0)]) for seed in range(15)
-    ]
-    chains = [
-        cost(rows, centers_of(Chains(50, seed, 200, 1, True), rows, None)) for seed in range(15)
-    ]
-    print(np.mean(plain), np.mean(chains))
-    assert np.mean(chains) == pytest.approx(np.mean(plain), rel=0.1)
