@@ -39,7 +39,14 @@ WAYS = {
 }
 
 
-@pytest.mark.parametrize("way", WAYS)
+#: Of these the default tests run one like it.
+OTHERS = {"all_rows", "kmc2", "cosine"}
+HEAVY = [pytest.mark.heavy, pytest.mark.runners]
+
+
+@pytest.mark.parametrize(
+    "way", [pytest.param(way, marks=HEAVY if way in OTHERS else []) for way in WAYS]
+)
 def test_the_centers_are_those_a_fit_in_memory_starts_from(way):
     fields = {"num_clusters": 20, "random_seed": 2**63 - 1, **WAYS[way]}
     rows = blobs().copy()
@@ -54,10 +61,10 @@ def test_the_centers_are_those_a_fit_in_memory_starts_from(way):
     [
         ("random", 7, None, ()),
         ("random", 600, None, ()),
-        ("random", 50, 1, THREADS),
-        ("random", 200, 3, (*THREADS, *TWICE)),
+        pytest.param("random", 50, 1, THREADS, marks=HEAVY),
+        pytest.param("random", 200, 3, (*THREADS, *TWICE), marks=HEAVY),
         ("cosine", 90, 2, TWICE),
-        ("afkmc2", 90, 1, THREADS),
+        pytest.param("afkmc2", 90, 1, THREADS, marks=HEAVY),
     ],
 )
 def test_blocks_bundles_and_threads_change_nothing(way, size, seed, flags):
