@@ -5,6 +5,7 @@ end or an error, the same in memory and through a run over files.
 import dataclasses
 import itertools
 import pathlib
+import re
 import tempfile
 
 import numpy as np
@@ -348,3 +349,31 @@ class TestWeightsAreCopies:
         assert np.abs(model.cluster_centers).max() < 100
         assert model.counts.sum() == 205
         assert model.inertia < 1e4
+
+
+def _messages():
+    """What is raised in each case that the README quotes."""
+    two, eight = np.tile(ROWS[:2], (4, 1)), ROWS[:7]
+    axes = np.eye(3, dtype=np.float32)
+    broken = np.array([[1, 1], [np.nan, 1]])
+    return [
+        (KMeans(8, "random"), eight, None),
+        (KMeans(3, "kmc2"), two, None),
+        (KMeans(3, first_rows), two, None),
+        (KMeans(1, "random", "cosine"), np.zeros((4, 3)), None),
+        (lambda: KMeans(3, axes * [[1], [0], [1]], "cosine"), None, None),
+        (KMeans(1, "random"), axes, np.zeros(3)),
+        (KMeans(1, "random"), broken, None),
+    ]
+
+
+@pytest.mark.parametrize("place", range(7))
+def test_the_readme_quotes_the_messages(place):
+    readme = (pathlib.Path(__file__).parents[1] / "README.md").read_text()
+    section = readme[readme.index("## Edges") :]
+    section = section[: section.index("\n## ")]
+    words = [word for word in re.findall(r"`([^`]+)`", section) if " " in word]
+    assert len(words) == 7
+    kmeans, rows, weights = _messages()[place]
+    with pytest.raises(ValueError, match=re.escape(words[place])):
+        kmeans() if callable(kmeans) else kmeans.fit(rows, sample_weight=weights)
