@@ -198,9 +198,8 @@ def update(
     new = means
     if learned.means is not None:
         units, directed = unit_rows(means)
-        # A mean of exactly 0 has no direction, and a center that nothing came to keeps its bytes.
-        changed = directed & np.isin(np.arange(len(means)), hit)
-        new = np.where(changed[:, None], units, centers)
+        # A mean of exactly 0 has no direction.
+        new = np.where(directed[:, None], units, centers)
     moved = new.astype(np.float64) - centers.astype(np.float64)
     shift = sums.exact_sum(moved * moved)
     return Update(Learned(new, counts, learned.means if new is means else means), cost, shift)

@@ -321,11 +321,11 @@ def test_it_ends_where_scikit_learns_rule_ends(fields, most):
         assert found.state.trend.least == theirs.rule._ewa_inertia_min
 
 
-def test_several_steps_count_as_the_rows_they_are():
-    state = FitState(iteration=1)
-    record = {"batch_inertia": 80.0, "shift": 4.0}
-    trend = minibatch.smoothed(None, record, 40, 1000)
+def test_averages_are_over_the_rows_of_all_steps():
+    trend = minibatch.smoothed(None, {"batch_inertia": 80.0, "shift": 4.0}, 40, 1000)
     assert dataclasses.astuple(trend) == (2.0, 4.0, 2.0, 0)
     trend = minibatch.smoothed(trend, {"batch_inertia": 120.0, "shift": 8.0}, 40, 799)
     assert dataclasses.astuple(trend) == (2.1, 4.4, 2.0, 1)
-    assert state.trend is None
+    # The same again is no improvement.
+    trend = minibatch.smoothed(trend, {"batch_inertia": 80.0, "shift": 0.0}, 40, 79)
+    assert dataclasses.astuple(trend) == (2.0, 0.0, 2.0, 2)
