@@ -4,7 +4,7 @@ import pickle
 import numpy as np
 import pytest
 
-from beam_kmeans.config import LARGEST_SEED, Parameters, array_sha256, checked_centers
+from beam_kmeans.config import INITIALISERS, LARGEST_SEED, Parameters, array_sha256, checked_centers
 
 GIVEN = np.array([[0, 1], [2, 3]], np.float32)
 
@@ -55,6 +55,29 @@ def parameters(**fields):
         ("initial_clusters", [[1j], [2j]], "initial_clusters: numbers .*complex"),
         ("initial_clusters", [[0.0], [np.nan]], r"initial_clusters: center 1 .*\[nan\]"),
         ("initial_clusters", [[0.0], [1e39]], r"initial_clusters: center 1 .*\[1e\+39\]"),
+        ("distance_metric", "euclidean", "distance_metric: 'euclidean' .*'squared_euclidean'"),
+        ("distance_metric", "cosin", "distance_metric: .*did you mean 'cosine'"),
+        ("distance_metric", None, "distance_metric: None .*'squared_euclidean', 'cosine'"),
+        ("use_mini_batch", 1, "use_mini_batch: 1 .*True or False"),
+        ("use_mini_batch", "true", "use_mini_batch: 'true' .*True or False"),
+        ("use_mini_batch", None, "use_mini_batch: None .*True or False"),
+        ("mini_batch_steps_per_iteration", 0, "mini_batch_steps_per_iteration: 0 .*from 1 to"),
+        ("mini_batch_steps_per_iteration", 2.9, "mini_batch_steps_per_iteration: 2.9 .*integer"),
+        ("mini_batch_steps_per_iteration", 2**31, "mini_batch_steps_per_iteration: .*2147483647"),
+        ("batch_size", 0, "batch_size: 0 .*from 1 to 2147483647"),
+        ("batch_size", None, "batch_size: None .*an integer"),
+        ("kmeans_plus_plus_num_retries", 1001, "kmeans_plus_plus_num_retries: 1001 .*to 1000"),
+        ("kmeans_plus_plus_num_retries", 0.5, "kmeans_plus_plus_num_retries: 0.5 .*an integer"),
+        ("kmc2_chain_length", 0, "kmc2_chain_length: 0 .*from 1 to"),
+        ("kmc2_chain_length", True, "kmc2_chain_length: True .*an integer"),
+        ("seeding_oversampling", 0, "seeding_oversampling: 0.0 .*at least 0.1"),
+        ("seeding_oversampling", float("nan"), "seeding_oversampling: nan .*a finite number"),
+        ("seeding_rounds", 0, "seeding_rounds: 0 .*from 1 to 100"),
+        ("seeding_rounds", 101, "seeding_rounds: 101 .*from 1 to 100"),
+        ("kmc2_groups", 0, "kmc2_groups: 0 .*from 1 to"),
+        ("kmc2_groups", "auto", "kmc2_groups: 'auto' .*an integer"),
+        ("max_no_improvement", 0, "max_no_improvement: 0 .*from 1 to"),
+        ("max_no_improvement", 1.5, "max_no_improvement: 1.5 .*an integer"),
     ],
 )
 def test_a_value_that_is_not_allowed_is_refused(argument, value, words):
@@ -73,6 +96,21 @@ def test_a_value_that_is_not_allowed_is_refused(argument, value, words):
         ("tolerance", 0),
         ("tolerance", np.float32(0.5)),
         ("empty_clusters", "keep"),
+        ("distance_metric", "cosine"),
+        ("use_mini_batch", np.bool_(True)),
+        ("mini_batch_steps_per_iteration", 1),
+        ("batch_size", 2**31 - 1),
+        ("kmeans_plus_plus_num_retries", 0),
+        ("kmeans_plus_plus_num_retries", -7),
+        ("kmc2_chain_length", 1),
+        ("seeding_oversampling", 0.1),
+        ("seeding_rounds", 100),
+        ("kmc2_groups", None),
+        ("kmc2_groups", 1),
+        ("max_no_improvement", None),
+        ("max_no_improvement", np.int16(1)),
+        *(("initial_clusters", name) for name in INITIALISERS),
+        ("initial_clusters", max),
     ],
 )
 def test_bounds_themselves_are_allowed(argument, value):
@@ -90,6 +128,39 @@ def test_the_defaults_are_those_of_the_documentation():
     assert (made.random_seed, made.max_iterations, made.tolerance) == (0, 300, 1e-4)
     assert made.empty_clusters == "relocate"
     assert made.given_centers is None
+    assert Parameters(3).initial_clusters == "kmeans_plus_plus"
+    assert (made.distance_metric, made.use_mini_batch) == ("squared_euclidean", False)
+    assert (made.mini_batch_steps_per_iteration, made.batch_size) == (1, 1024)
+    assert (made.kmeans_plus_plus_num_retries, made.kmc2_chain_length) == (2, 200)
+    assert (made.seeding_oversampling, made.seeding_rounds, made.kmc2_groups) == (2.0, 5, None)
+    assert made.max_no_improvement == 10
+
+
+@pytest.mark.parametrize(
+    ("k", "retries"),
+    [(1, 2), (2, 2), (3, 3), (7, 3), (8, 4), (20, 4), (21, 5), (54, 5), (55, 6), (1000, 8)],
+)
+def test_negative_retries_are_tensorflows_number(k, retries):
+    for asked in (-1, -5):
+        made = Parameters(k, "random", kmeans_plus_plus_num_retries=asked)
+        assert made.retries == retries
+    assert Parameters(k, "random", kmeans_plus_plus_num_retries=0).retries == 0
+
+
+def test_given_centers_are_unit_under_cosine():
+    made = parameters(initial_clusters=[[3, 4], [0, -2]], distance_metric="cosine")
+    assert made.given_centers.tolist() == np.array([[0.6, 0.8], [0, -1]], np.float32).tolist()
+    with pytest.raises(ValueError, match="initial_clusters: center 1 is all zeros"):
+        parameters(initial_clusters=[[3, 4], [0, -0.0]], distance_metric="cosine")
+    assert parameters(initial_clusters=[[3, 4], [0, 0]]).given_centers.tolist() == [[3, 4], [0, 0]]
+
+
+def test_a_function_is_named_in_the_fingerprint_and_in_no_graph():
+    made = parameters(initial_clusters=max)
+    assert made.initialiser == "callable"
+    assert made.fingerprint()["initial_clusters"] == "callable builtins.max"
+    assert made.without_centers().initial_clusters == "random"
+    assert parameters(initial_clusters=GIVEN).without_centers().initial_clusters == "random"
 
 
 def test_parameters_are_frozen():
@@ -129,6 +200,17 @@ def test_parameters_pickle():
         {"tolerance": 0.0},
         {"empty_clusters": "keep"},
         {"initial_clusters": GIVEN},
+        {"initial_clusters": max},
+        {"distance_metric": "cosine"},
+        {"use_mini_batch": True},
+        {"mini_batch_steps_per_iteration": 2},
+        {"batch_size": 5},
+        {"kmeans_plus_plus_num_retries": 0},
+        {"kmc2_chain_length": 5},
+        {"seeding_oversampling": 1.0},
+        {"seeding_rounds": 4},
+        {"kmc2_groups": 1},
+        {"max_no_improvement": None},
     ],
     ids=lambda change: next(iter(change)),
 )
