@@ -194,6 +194,12 @@ class TestMemory:
         assert found.tobytes() == expected.tobytes()
         assert all(memory.recalled > 5 for memory in source.memories)
 
+    def test_of_equal_distances_the_earlier_candidate_keeps_the_row(self):
+        rows = np.array([[x, y] for x in range(20) for y in range(30)], np.float32)
+        expected = centers_of(Shards(rows), parameters("rounds"))
+        found = centers_of(Shards(rows, memory=Remembering), parameters("rounds"))
+        assert found.tobytes() == expected.tobytes()
+
     def test_each_round_measures_its_new_candidates_alone(self, monkeypatch):
         measured = []
 

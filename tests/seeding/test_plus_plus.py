@@ -43,6 +43,13 @@ class TestSpread:
         scores = oracles.all_scores(rows, centers).min(axis=1)
         assert spread.scores.tolist() == scores.tolist()
 
+    def test_a_row_in_the_middle_of_a_pick_and_a_center_is_measured(self):
+        spread = Spread(np.array([[0], [1], [-1]], np.float32), 2)
+        spread.pick(np.float32([0]))
+        which, found = spread.closer(np.float32([1.9999]))
+        assert which.tolist() == [1]
+        assert found.tolist() == [(np.float32(1.9999).astype(float) - 1) ** 2]
+
     def test_far_rows_are_not_measured(self, monkeypatch):
         measured = []
         real = spread_module.squared_distances
@@ -175,7 +182,8 @@ class TestRecluster:
         rows = np.array([[0], [1], [2], [50]], np.float32)
         found = recluster(rows, np.array([1e300, 1e-3, 1e-3, 1e-3]), 4, 0, 2)
         assert sorted(found.tolist()) == [[0], [1], [2], [50]]
-        assert len(np.unique(recluster(rows, np.array([1e300, 1, 1, 1]), 3, 0, 2))) == 3
+        found = recluster(rows, np.array([1e300, 1, 1, 1]), 3, 0, 2)
+        assert len(np.unique(found)) == 3
 
     @pytest.mark.parametrize(
         ("centers", "counts"),
