@@ -48,7 +48,7 @@ WAYS = {
 
 HEAVY = [pytest.mark.heavy, pytest.mark.runners]
 #: The ways of which the default tests run one like it.
-OTHERS = {"all_rows", "groups"}
+OTHERS = {"all_rows", "kmc2", "groups"}
 each_way = pytest.mark.parametrize(
     "way", [pytest.param(way, marks=HEAVY if way in OTHERS else []) for way in WAYS]
 )
@@ -153,8 +153,8 @@ def test_each_way_gives_the_centers_of_memory_in_its_passes(source, tmp_path, mo
 @pytest.mark.parametrize(
     ("way", "files", "options"),
     [
-        ("kmeans_plus_plus", 17, THREADS),
-        ("groups", 17, TWICE),
+        ("kmeans_plus_plus", 17, [*THREADS, *TWICE]),
+        pytest.param("groups", 17, TWICE, marks=HEAVY),
         pytest.param("afkmc2", 1, THREADS, marks=HEAVY),
     ],
 )
@@ -368,9 +368,7 @@ def test_rounds_beyond_those_asked_for_are_for_the_next_job(source, tmp_path):
     assert (second.initialized, second.finished, second.seeding_passes) == (True, True, 4)
     expected = in_memory("kmeans_plus_plus", max_iterations=1, **LONG)
     assert runs.outcome(second.model_dir) == expected
-    assert train(asked, pipeline_options()).jobs == 0
-    report = run(source, tmp_path / "other", "kmeans_plus_plus", max_iterations=1, **LONG)
-    assert (report.jobs, report.passes) == (2, 4 + 2)
+    assert (second.jobs, second.passes) == (1, 4 + 2)
 
 
 # Functions and warnings
