@@ -331,7 +331,9 @@ class Arrivals:
         found_times, found_places = [np.zeros(0)], [np.zeros(0, np.intp)]
         while len(active):
             # Few rows that arrive often are asked for many arrivals at a time.
-            waves = max(1, _WAVE_VALUES // len(active)) if self._repeated else 1
+            waves = 1
+            if self._repeated:
+                waves = max(1, min(_WAVE_VALUES, 2 * size) // len(active))
             turns = np.arange(turn, turn + waves)
             steps = minus_log(
                 uniforms(self._seed, self._purpose, turns, row_numbers[active][:, None])
