@@ -23,12 +23,28 @@ class KMeans(Parameters):
 
     Args:
         num_clusters: k, at least 1.
-        initial_clusters: "random", the initial centers [k, d] themselves, or a `KMeansModel` whose
-            centers they are.
+        initial_clusters: how the initial centers are found: "kmeans_plus_plus" (k-means||),
+            "random", "kmc2" or "afkmc2"; a function f(rows, k), which gives up to k centers among
+            rows float32 [n, d] of a sample, and is called again with further rows and the number
+            that is still to choose; or the initial centers [k, d] themselves, or a `KMeansModel`
+            whose centers they are.
+        distance_metric: "squared_euclidean", or "cosine": 1 - cosine similarity.
+        use_mini_batch: whether a step updates the centers by a batch, not by all rows.
+        mini_batch_steps_per_iteration: steps between two publications of the centers.
+        batch_size: rows of a step.
         random_seed: 0 to 2**63 - 1.
+        kmeans_plus_plus_num_retries: further candidates at each pick of k-means++, of which the
+            best is kept; negative for 2 + floor(ln k).
+        kmc2_chain_length: rows that a chain of k-MC2 looks at for one center.
+        seeding_oversampling: rows drawn in a round of k-means||, as a multiple of k.
+        seeding_rounds: rounds of k-means|| at least, each a pass over the data.
+        kmc2_groups: groups of rows that run chains of their own; None chooses by their number.
         max_iterations: updates of the centers at most; 0 measures the initial centers.
         tolerance: the fit has converged when the centers' summed squared movement is at most this
-            times the mean variance of the features; 0 runs until nothing moves.
+            times the mean variance of the features; 0 runs until nothing moves, and in mini-batch
+            turns this off.
+        max_no_improvement: in mini-batch, iterations without a new least smoothed inertia after
+            which the fit ends; None turns this off.
         empty_clusters: "relocate" an empty cluster's center to a far row, or "keep" it in place.
 
     Raises:
@@ -43,7 +59,7 @@ class KMeans(Parameters):
 
     References:
         S. Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory
-        28(2), 1982. The parameters are those of TensorFlow's `contrib.factorization.KMeans`, the
+        28(2), 1982; those of the initialisers are with `InitializeCenters`. The parameters are those of TensorFlow's `contrib.factorization.KMeans`, the
         rule of `tolerance` is scikit-learn's.
     """
 
@@ -82,7 +98,9 @@ class KMeans(Parameters):
             sample_weight: for arrays: weights [N] of at least 0.
             **settings: for files: `features`, `features_column`, `weight_column`, `standardize`,
                 `on_bad_rows` and `block_rows` of `stage`; for files and datasets:
-                `iterations_per_job`, `model_dir`.
+                `iterations_per_job`, `model_dir`, and `seeding_state`, "keep" or "none": whether
+                k-means|| keeps each row's nearest candidate in side files, 12 bytes a row, or each
+                round measures the rows against all candidates so far.
 
         Raises:
             ValueError: an argument that is not allowed, or data that cannot be clustered so.
