@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 
 from beam_kmeans import Block, KMeans, KMeansModel, LloydStep, MiniBatchStep, minibatch
+from beam_kmeans.batches import intervals, shuffled
 from beam_kmeans.errors import DataError
 from beam_kmeans.tally import Rows
 from beam_kmeans.values import unit_rows
@@ -178,6 +179,37 @@ class TestParity:
         check_index(model, rows, answer["cluster_idx"])
         check_scores(model.score_samples(rows), answer["scores"], rows, metric)
         check_scores(model.transform(rows), answer["all_scores"], rows, metric)
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+@pytest.mark.parametrize("metric", METRICS)
+def test_a_whole_fit_of_mini_batch_is_theirs_over_its_own_batches(metric, steps):
+    rows = rows_of("clustered")
+    kmeans = KMeans(
+        K,
+        centers_of("clustered"),
+        metric,
+        use_mini_batch=True,
+        mini_batch_steps_per_iteration=steps,
+        batch_size=70,
+        random_seed=5,
+        max_iterations=20 // steps,
+        tolerance=0,
+        max_no_improvement=None,
+    )
+    order = shuffled(5, np.arange(600))
+    visits = [order[start:stop] for start, stop in intervals(5, 600, 0, 20 * 70)]
+    own = np.split(np.concatenate(visits), 20)
+    assert sorted(np.concatenate(own)[:600].tolist()) == [*range(600)]
+    settings = {"mode": "mini", "steps_per_iteration": steps, "batches": own}
+    answer = tf_answers.ask(
+        rows, centers_of("clustered"), metric=metric, iterations=20 // steps, **settings
+    )
+    model = kmeans.fit(rows)
+    check_centers(model.cluster_centers, answer["iteration_centers"][-1], metric)
+    losses = answer["step_loss"].reshape(-1, steps).sum(axis=1)
+    for record, loss in zip(model.history[:-1], losses, strict=True):
+        assert record["batch_inertia"] == pytest.approx(loss, rel=1e-5)
 
 
 @pytest.mark.parametrize(
