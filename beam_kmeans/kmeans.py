@@ -59,8 +59,9 @@ class KMeans(Parameters):
 
     References:
         S. Lloyd, "Least squares quantization in PCM", IEEE Transactions on Information Theory
-        28(2), 1982; those of the initialisers are with `InitializeCenters`. The parameters are those of TensorFlow's `contrib.factorization.KMeans`, the
-        rule of `tolerance` is scikit-learn's.
+        28(2), 1982; those of the initialisers are with `InitializeCenters`. The parameters are
+        those of TensorFlow's `contrib.factorization.KMeans`, the rule of `tolerance` is
+        scikit-learn's.
     """
 
     def __post_init__(self) -> None:
