@@ -37,10 +37,12 @@ class KMeansModel:
         counts: int64 [k], training rows of each cluster.
         history: a record for the centers after 0, 1, ... updates: `iteration`, `inertia`, `shift`
             (squared distances moved to the next, absent in the last), `empty_clusters`,
-            `relocated`, `smallest` and `largest` (cluster weights).
+            `relocated`, `smallest` and `largest` (cluster weights). In mini-batch all but the last
+            are of the iteration's rows, and say `batch_inertia` instead of `inertia`.
         features: the features' names.
         standardization: what is done to rows before they are measured; None for nothing.
-        converged: whether the fit ended by its `tolerance`, not by `max_iterations`.
+        converged: whether the fit ended by its `tolerance` or, in mini-batch, by its
+            `max_no_improvement`, not by `max_iterations`.
         distance_metric: "squared_euclidean": a score is a squared distance; or "cosine": it is 1 -
             cosine similarity, of a row of zeros 1 (its cluster is 0).
 
