@@ -50,9 +50,10 @@ def unit_rows(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Rows over their float64 norms, rounded to canonical float32 once: what cosine measures.
 
-    A norm is the square root of the sum of squares, features in order, one IEEE operation at a
-    time. A row of zeros has no direction and stays zero. A row whose length is 1 within the
-    rounding of a float32 stays as it is, so that unit rows of unit rows are the same bytes.
+    A norm is the square root of the sum of squares, which are added halves onto halves, one IEEE
+    operation at a time. A row of zeros has no direction and stays zero. A row whose length is 1
+    within the rounding of a float32 stays as it is, so that unit rows of unit rows are the same
+    bytes.
 
     Args:
         rows: finite float32 [n, d].
@@ -65,17 +66,28 @@ def unit_rows(
         (array([[0.6, 0.8],
                [0. , 0. ]], dtype=float32), array([ True, False]))
     """
-    units = np.zeros(rows.shape, np.float32)
-    directed = np.zeros(len(rows), bool)
+    units = np.empty(rows.shape, np.float32)
+    directed = np.empty(len(rows), bool)
     step = max(1, _TILE_VALUES // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        columns = np.ascontiguousarray(rows[part].T, np.float64)
-        squares = np.zeros(columns.shape[1])
-        for column in columns:
-            squares += column * column
+        squares = _sums_of_squares(rows[part])
         directed[part] = squares > 0
         as_it_is = (squares == 0) | (np.abs(squares - 1) <= _UNIT_BOUND)
         norms = np.sqrt(np.where(as_it_is, 1.0, squares))
-        units[part] = canonical_float32((columns / norms).T)[0]
+        units[part] = canonical_float32(rows[part] / norms[:, None])[0]
     return units, directed
+
+
+def _sums_of_squares(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
+    """float64 [n]: of rows [n, d], the last half of the squares added to the first, and so on."""
+    # A feature's values side by side: each addition is one operation over all rows.
+    squares = np.ascontiguousarray(rows.T, np.float64)
+    np.multiply(squares, squares, out=squares)
+    width = len(squares)
+    while width > 1:
+        half = width // 2
+        squares[:half] += squares[width - half : width]
+        width -= half
+    total: npt.NDArray[np.float64] = squares[0]
+    return total
