@@ -28,6 +28,8 @@ ROWS = data.blobs(20_000, 8)
 #: A shard of ROWS has 40 kB; a reference, a state or a partial sum is far smaller.
 MOST_BYTES = 12_000
 
+HEAVY = [pytest.mark.heavy, pytest.mark.runners]
+
 #: PCollection id -> sizes of its pickled elements; filled by workers in this process.
 CROSSED: dict[str, list[int]] = {}
 
@@ -42,11 +44,11 @@ def dataset(files, tmp_path_factory):
     return stage(files, str(tmp_path_factory.mktemp("staged") / "dataset"), block_rows=1250)
 
 
-def segment(work_dir, dataset, iterations=3, initial="random", k=5):
+def segment(work_dir, dataset, iterations=3, initial="random", k=5, **fields):
     """A pipeline that holds a segment over the dataset whose path a transform gives."""
     pipeline = beam.Pipeline(options=pipeline_options())
     work = WorkDir(str(work_dir), k)
-    parameters = Parameters(num_clusters=k, initial_clusters=initial, tolerance=0)
+    parameters = Parameters(num_clusters=k, initial_clusters=initial, tolerance=0, **fields)
     given = parameters.given_centers
     start = Start() if given is None else Start(given=work.save_given(given))
     path = pipeline | "Dataset" >> dataset
@@ -103,6 +105,26 @@ def test_nothing_heavy_crosses_between_the_stages_of_a_segment(
         monkeypatch.setattr(sampling, "RANGE_ENTRIES", 2)
     assert heavy_crossings(segment(tmp_path, beam.Create([dataset.path]))) == set()
     assert (tmp_path / "state.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("initial", "rounds"),
+    [("kmeans_plus_plus", 1), pytest.param("afkmc2", 1, marks=HEAVY)],
+)
+def test_nothing_heavy_crosses_while_centers_are_found(dataset, tmp_path, initial, rounds):
+    fields = {"seeding_rounds": rounds, "kmc2_chain_length": 40}
+    pipeline = segment(tmp_path, beam.Create([dataset.path]), 0, initial, **fields)
+    assert heavy_crossings(pipeline) == set()
+    assert len(list(tmp_path.glob("seeding/pass=*"))) in (3, 4)
+
+
+def test_gate_read_and_what_an_initialiser_measures_are_one_stage(tmp_path):
+    pipeline = segment(tmp_path, beam.Create(["dataset"]), 0, "kmeans_plus_plus")
+    for number, name in ((0, "Measure"), (3, "Measure"), (6, "LookUp")):
+        fused = stage_with(pipeline, f"Seed/Pass{number}/{name}")
+        assert len(fused.names) == 2
+        assert fused.urns[1] == java_fusion.PRECOMBINE
+        assert len(fused.materialized) == 1
 
 
 def test_nothing_heavy_crosses_while_staging(files, tmp_path):
