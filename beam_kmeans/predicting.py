@@ -59,7 +59,7 @@ def predict(
     output_format: str = "parquet",
     options: PipelineOptions | Sequence[str] | None = None,
 ) -> PredictReport:
-    """Writes the nearest center of every row of some files, and its squared distance to it.
+    """Writes the nearest center of every row of some files, and its score in the model's metric.
 
     The rows come out in the order of the input, in `OUTPUT-00000-of-00004.parquet` and so on; their
     bytes depend on the model, the files and the arguments alone. `OUTPUT-summary.json` is written
@@ -75,7 +75,7 @@ def predict(
         on_bad_rows: "error", or "drop": count rows that have no prediction, and list them in
             `OUTPUT-rejected/`.
         id_columns: columns that are carried through. CSV's are text, as it stands.
-        all_scores: also write the squared distances to all centers.
+        all_scores: also write the scores for all centers.
         output_format: "parquet", "csv" or "jsonl".
         options: Beam's pipeline options, or their flags; without a runner FnApiRunner runs.
 
