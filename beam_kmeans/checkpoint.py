@@ -107,7 +107,7 @@ class WorkDir:
         path = files.join(self.path, "config.json")
         asked = parameters.fingerprint()
         if not files.exists(path):
-            states = ("iterations/*/*/*/*.json", "seeding/*/*.json")
+            states = ("iterations/*/*/*/*.json", "seeding/*/*.json", "seeding/*.json")
             if any(files.list_files(self.pattern(below)) for below in states):
                 raise DataError(
                     f"{self.path} holds states of a run, but not its config.json: give another "

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import apache_beam as beam
 import numpy as np
@@ -147,6 +148,34 @@ def test_damaged_statistics_of_unit_rows_are_none(tmp_path, damage):
         assert found.to_json() == statistics.to_json()
     else:
         assert found is None
+
+
+def test_statistics_without_their_configuration_are_refused(source, tmp_path):
+    run(source, tmp_path, run_segment, {"iterations_per_job": 1})
+    (tmp_path / "config.json").unlink()
+    shutil.rmtree(tmp_path / "iterations")
+    with pytest.raises(DataError, match=r"holds states of a run, but not its config\.json"):
+        run(source, tmp_path)
+
+
+@pytest.mark.heavy
+@pytest.mark.runners
+@pytest.mark.parametrize(
+    "options",
+    [
+        [*TWICE],
+        ["--direct_running_mode=multi_threading", "--direct_num_workers=2"],
+        ["--direct_running_mode=multi_processing", "--direct_num_workers=2"],
+    ],
+    ids=["repeated", "threads", "processes"],
+)
+@pytest.mark.parametrize("initial", ["kmeans_plus_plus", "kmc2", "afkmc2", "random"])
+def test_runners_agree(tmp_path, options, initial):
+    kmeans = KMeans(**{**USUAL, "initial_clusters": initial, "kmc2_chain_length": 20})
+    pattern = tables.write(tmp_path / "in", ROWS, files=5, weights=WEIGHTS, row_group=50)
+    settings = {"features_column": "features", "weight_column": "w"}
+    found = kmeans.fit(pattern, str(tmp_path / "work"), options, **settings)
+    assert runs.outcome(found) == runs.outcome(kmeans.fit(ROWS, sample_weight=WEIGHTS))
 
 
 def test_rows_are_standardized_before_they_are_made_unit(tmp_path):
