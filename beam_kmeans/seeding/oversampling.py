@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
@@ -24,6 +25,9 @@ WEIGHTS = 2**32
 RANGE_CANDIDATES = 2**19
 #: Rows x candidates below which float64 alone decides: less work than to compile a kernel.
 _SMALL = 2**23
+#: Rows x candidates above which a kernel for all candidates is worth its compiling in each round;
+#: below, candidates are measured round by round, by a kernel that fits all of them.
+_LARGE = 2**32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +157,8 @@ class _Tally:
         self._potential = ExactSums.zeros((1,))
         self._counts = np.zeros(len(state.rows), np.int64)
         self._weights = ExactSums.zeros((len(state.rows), 1))
-        self._nearest: dict[int, _Nearest] = {}
+        self._draws = initialiser.draws
+        self._nearest: dict[tuple[int, int], _Nearest] = {}
 
     def include(self, part: Rows) -> None:
         distances, indices = self._measured(part)
@@ -179,16 +184,25 @@ class _Tally:
     def _measured(self, part: Rows) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int32]]:
         """Each row's squared distance to its nearest candidate, and which that is."""
         known, distances, indices = self._memory.recall(part)
-        if known < len(self._candidates) and len(part.rows):
-            if known not in self._nearest:
-                self._nearest[known] = _Nearest(self._candidates[known:], self._rows)
-            new, which = self._nearest[known](part.rows)
+        for start, stop in itertools.pairwise(self._bounds(known)):
+            if start == stop or not len(part.rows):
+                continue
+            if (start, stop) not in self._nearest:
+                self._nearest[start, stop] = _Nearest(self._candidates[start:stop], self._rows)
+            new, which = self._nearest[start, stop](part.rows)
             # Equal distances go to the earlier candidate, as if all were measured at once.
             closer = new < distances
             distances = np.where(closer, new, distances)
-            indices = np.where(closer, which + np.int32(known), indices)
+            indices = np.where(closer, which + np.int32(start), indices)
         self._memory.keep(len(self._candidates), distances, indices)
         return distances, indices
+
+    def _bounds(self, known: int) -> list[int]:
+        """Where the candidates that are not known yet are cut, to be measured one by one."""
+        total = len(self._candidates)
+        if _SMALL < self._rows * total <= _LARGE:
+            return [known, *(at for at in range(1, total, self._draws) if known < at), total]
+        return [known, total]
 
 
 class _Nearest:

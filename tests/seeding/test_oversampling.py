@@ -168,6 +168,7 @@ class TestStopping:
         assert len(np.unique(state.centers, axis=0)) == 30
         assert len(state.rows) >= 30
         assert state.notes["rounds"] >= rounds
+        assert state.passes <= initialiser.max_passes
 
     @pytest.mark.parametrize("oversampling", [0.1, 1.0, 2.0])
     def test_few_distinct_rows_are_all_found(self, oversampling):
@@ -208,6 +209,16 @@ class TestAllRows:
         assert state.centers.tobytes() == expected.tobytes()
         distinct = np.unique(rows[weights > 0], axis=0)
         assert sorted(state.rows.tolist()) == distinct.tolist()
+
+
+@pytest.mark.parametrize(("small", "large"), [(0, 2**40), (0, 0), (2**40, 0)])
+def test_candidates_at_a_time_change_no_byte(small, large, monkeypatch):
+    rows = np.array([[x, y] for x in range(20) for y in range(30)], np.float32)  # many ties
+    expected = run(Shards(rows), KMeansParallel(7, 0, oversampling=1.0)).centers
+    monkeypatch.setattr(oversampling, "_SMALL", small)
+    monkeypatch.setattr(oversampling, "_LARGE", large)
+    found = run(Shards(rows), KMeansParallel(7, 0, oversampling=1.0)).centers
+    assert found.tobytes() == expected.tobytes()
 
 
 @pytest.mark.parametrize("name", ["close-centers", "1e38", "grid", "middles"])
