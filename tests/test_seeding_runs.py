@@ -441,7 +441,7 @@ def test_killed_again_and_again(tmp_path, way, half):
 
 @pytest.mark.heavy
 @pytest.mark.kill
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_killed_at_each_file_of_the_initialisation(tmp_path):
     source = tables.write(tmp_path / "in", ROWS, files=2, weights=WEIGHTS, row_group=300)
     whole, log = tmp_path / "whole", tmp_path / "log"
@@ -459,6 +459,22 @@ def test_killed_at_each_file_of_the_initialisation(tmp_path):
         assert runs.outcome(work / "model") == runs.outcome(whole / "model")
         assert not (work / "seeding" / "nearest").exists()
         shutil.rmtree(work)
+
+
+@pytest.mark.heavy
+@pytest.mark.kill
+@pytest.mark.timeout(300)
+def test_drivers_side_by_side_take_no_side_file_from_each_other(tmp_path):
+    source = tables.write(tmp_path / "in", ROWS, files=2, weights=WEIGHTS, row_group=300)
+    work, way = tmp_path / "work", "kmeans_plus_plus"
+    more = [[], ["--seeding_state=none"], []]
+    started = [
+        kills.start(command(source, work, way, "--block_rows=100", *own), tmp_path / f"log{place}")
+        for place, own in enumerate(more)
+    ]
+    assert [kills.finish(process, 200) for process in started] == [0, 0, 0]
+    assert runs.outcome(work / "model") == in_memory(way, max_iterations=1)
+    assert not list(work.glob("seeding/pass=*/*.tmp"))
 
 
 def test_a_segment_of_a_finished_initialisation_holds_no_pass_of_it(source, whole, tmp_path):
