@@ -11,7 +11,7 @@ demo: .venv/package
 	rm -rf demo
 	$(BIN)/beam-kmeans train --input examples/spambase.csv --work_dir demo/work \
 	  --features "$$(head -n 1 examples/spambase.csv | sed 's/,label$$//')" \
-	  --num_clusters 20 --initial_clusters random --model_dir demo/model
+	  --num_clusters 20 --model_dir demo/model
 	$(BIN)/beam-kmeans predict --model demo/model --input examples/spambase.csv \
 	  --id_columns label --output demo/predictions --output_format csv
 	$(BIN)/python examples/spambase_clusters.py demo | tee demo/clusters.txt
