@@ -158,6 +158,26 @@ class TestOneGroup:
             counts[tuple(chances.values_of(found))] += 1
         assert chances.p_value(counts, chances.by_value(expected)) > 1e-3
 
+    @pytest.mark.heavy
+    @pytest.mark.quality
+    def test_proposals_by_weight_and_by_distance_are_independent(self):
+        counts, expected, chance = np.zeros((6, 6, 6)), np.zeros((6, 6, 6)), WEIGHTS / WEIGHTS.sum()
+        for a in np.flatnonzero(WEIGHTS):
+            far = WEIGHTS * SQUARES[a]
+            expected[a] = chance[a] * np.outer(chance, far / far.sum())
+        source = Shards(LINE, SINGLE, shards=1, block=6)
+        for seed in range(1000):
+            initialiser = Chains(2, seed, 12, 1, True)
+            state = source.measure(initialiser, initialiser.start(source.facts))
+            source.measure(initialiser, state)
+            plain, far = (
+                source.summaries[-1][seeding._key(kind, 0)].row_numbers
+                for kind in (seeding._PROPOSED, seeding._DISTANT)
+            )
+            assert LINE[plain[0]].tolist() == state.arrays["first"][0].tolist()
+            counts[plain[0], plain[1], far[0]] += 1
+        assert chances.p_value(counts, expected) > 1e-3
+
     def test_centers_are_rows_in_the_order_of_their_chains(self):
         rows = data.blobs()
         nine, five = (centers_of(Chains(k, 2, 30, 1), rows, None) for k in (9, 5))

@@ -26,34 +26,43 @@ def line(seed=0):
     return Shards(chances.LINE, chances.WEIGHTS.astype(np.float32), shards=1, block=2, seed=seed)
 
 
-def drawn(seed):
-    """The values of the first row and of the two that the first round draws, in order."""
-    # Two clusters of at most three rows in one round: not all rows are candidates.
-    state = after(line(), KMeansParallel(2, seed, oversampling=1.0, rounds=1), 2)
+def drawn(seed, rounds):
+    """The values of the first row and of the two that one round or two draw, in order."""
+    # Two clusters of at most three rows: not all rows are candidates.
+    state = after(
+        line(), KMeansParallel(2, seed, oversampling=1 / rounds, rounds=rounds), 1 + rounds
+    )
     return chances.values_of(state.rows)
 
 
-def round_chances():
+def round_chances(rounds):
     """[5, 5, 5]: of a first row by weight, and of two by D^2 without replacement."""
     weights = chances.by_value(chances.WEIGHTS / chances.WEIGHTS.sum())
     total = np.zeros((5, 5, 5))
     for a, b, c in itertools.permutations(range(5), 3):
-        left = weights * chances.SQUARES[a, :5]
-        if weights[a] and left[b] and left[c]:
-            total[a, b, c] = weights[a] * left[b] / left.sum() * left[c] / (left.sum() - left[b])
+        one = two = weights * chances.SQUARES[a, :5]
+        left = two.sum() - two[b]
+        if rounds == 2:
+            two = weights * np.minimum(chances.SQUARES[a, :5], chances.SQUARES[b, :5])
+            left = two.sum()
+        if weights[a] and one[b] and two[c]:
+            total[a, b, c] = weights[a] * one[b] / one.sum() * two[c] / left
     return total
 
 
-def p_value_of_rounds(seeds=600):
+def p_value_of_rounds(rounds, seeds=400):
     counts = np.zeros((5, 5, 5))
     for seed in range(seeds):
-        counts[tuple(drawn(seed))] += 1
-    return chances.p_value(counts, round_chances())
+        counts[tuple(drawn(seed, rounds))] += 1
+    return chances.p_value(counts, round_chances(rounds))
 
 
 class TestRounds:
-    def test_rows_are_drawn_by_weight_and_squared_distance(self):
-        assert p_value_of_rounds() > 1e-3
+    @pytest.mark.parametrize(
+        "rounds", [2, pytest.param(1, marks=[pytest.mark.heavy, pytest.mark.quality])]
+    )
+    def test_rows_are_drawn_by_weight_and_squared_distance(self, rounds):
+        assert p_value_of_rounds(rounds) > 1e-3
 
     @pytest.mark.heavy
     @pytest.mark.quality
@@ -64,7 +73,7 @@ class TestRounds:
 
         def other(seed, purpose, turn, row_numbers, weights):
             if how == "round":
-                return real(seed, purpose, 0, row_numbers, weights)
+                return real(seed, purpose, 1, row_numbers, weights)
             if how == "position":
                 return real(seed, purpose, turn, np.arange(len(row_numbers)), weights)
             with np.errstate(divide="ignore"):
@@ -72,7 +81,7 @@ class TestRounds:
                 return numbers / (1 if weights is None else weights)
 
         monkeypatch.setattr(oversampling, "exponential_keys", other)
-        assert p_value_of_rounds(1500) < 1e-6
+        assert p_value_of_rounds(2, 1500) < 1e-6
 
     def test_a_pass_brings_home_the_exact_potential_and_weights(self):
         rows = cases.normal(400, 5, 3) * np.float32(1e3)
