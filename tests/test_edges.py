@@ -96,7 +96,17 @@ SOME = [
     ("afkmc2", "squared_euclidean", "S=4"),
     ("given", "cosine", "S=1"),
 ]
-WAYS = [pytest.param(fit_in_memory, *one, id="-".join(["memory", *one])) for one in EVERY] + [
+#: In memory each initialiser by default with three of the six.
+USUAL = [("squared_euclidean", "full batch"), ("cosine", "S=1"), ("cosine", "S=4")]
+WAYS = [
+    pytest.param(
+        fit_in_memory,
+        *one,
+        id="-".join(["memory", *one]),
+        marks=() if one[1:] in USUAL else (pytest.mark.heavy, pytest.mark.quality),
+    )
+    for one in EVERY
+] + [
     pytest.param(
         fit_files,
         *one,
