@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 import time
 
+import apache_beam as beam
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ from beam_kmeans.driver import TrainJob, train
 from beam_kmeans.io.shards import ShardReader
 from beam_kmeans.options import pipeline_options
 from beam_kmeans.passes import minibatch
-from tests import data, kills, runs, tables
+from tests import data, kills, runs, tables, test_fusion
 
 ROWS = data.blobs(9000, 3)
 CENTERS = data.given_rows(ROWS, 4)
@@ -135,6 +136,16 @@ def test_a_fit_that_converges_ends(source, tmp_path):
 
 
 # By name
+
+
+@pytest.mark.heavy
+@pytest.mark.parametrize("way", [SEQUENCE, PASSES])
+def test_nothing_heavy_crosses_between_processes(source, tmp_path, monkeypatch, way):
+    by(monkeypatch, way)
+    dataset = stage(source[1], str(tmp_path / "dataset"))
+    path = beam.Create([dataset.path])
+    pipeline = test_fusion.segment(tmp_path, path, 2, use_mini_batch=True, batch_size=3000)
+    assert test_fusion.heavy_crossings(pipeline) == set()
 
 
 def arguments(source, work):

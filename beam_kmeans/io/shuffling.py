@@ -10,7 +10,7 @@ import hashlib
 import itertools
 import json
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
@@ -69,9 +69,9 @@ def buckets_of(dataset: StagedDataset) -> int:
     return max(-(-dataset.rows * row_bytes // BUCKET_BYTES), min(LEAST_SHARDS, pages))
 
 
-def block_rows_of(dataset: StagedDataset) -> int:
+def block_rows_of(num_features: int) -> int:
     """Rows of a block of a shuffled dataset: a page, or a part of it where features are many."""
-    return min(PAGE_ROWS, default_block_rows(dataset.num_features))
+    return min(PAGE_ROWS, default_block_rows(num_features))
 
 
 class ShuffleRows(beam.PTransform[Any, Any]):
@@ -166,7 +166,7 @@ class _WriteShard(beam.DoFn):
     def process(self, element: tuple[str, int], runs: Iterable[ShardInfo]) -> Iterator[ShardInfo]:
         path, place = element
         source, fingerprint = self._shuffle.source(path)
-        output, step = self._shuffle.output, block_rows_of(source)
+        output, step = self._shuffle.output, block_rows_of(source.num_features)
 
         def write(writer: ShardWriter) -> None:
             parts = []
@@ -253,18 +253,34 @@ class ShuffledShards:
     """The rows of a shuffled dataset by their positions; reads the blocks that hold them alone.
 
     Args:
-        dataset: that `ShuffleRows` has written.
+        path: of the dataset that `ShuffleRows` has written.
+        shards: of it, the positions counted from the first of them.
+        num_features: d.
+        weighted: whether rows have weights.
         part_rows: rows that are yielded together at most.
     """
 
-    def __init__(self, dataset: StagedDataset, part_rows: int = 8192) -> None:
-        self._dataset, self._part_rows = dataset, part_rows
-        self._ends = np.cumsum([shard.rows for shard in dataset.shards])
-        self._block_rows = block_rows_of(dataset)
+    def __init__(
+        self,
+        path: str,
+        shards: Sequence[ShardInfo],
+        num_features: int,
+        weighted: bool,
+        part_rows: int = 8192,
+    ) -> None:
+        self._path, self._shards, self._part_rows = path, shards, part_rows
+        self._num_features, self._weighted = num_features, weighted
+        self._ends = np.cumsum([shard.rows for shard in shards])
+        self._block_rows = block_rows_of(num_features)
         self._readers: OrderedDict[int, ShardReader] = OrderedDict()
         self._blocks: OrderedDict[tuple[int, int], Rows] = OrderedDict()
         # A turned page's first block comes again at its end, and shards may end within a page.
         self._most_blocks = 4 + PAGE_ROWS // self._block_rows
+
+    @classmethod
+    def of(cls, dataset: StagedDataset) -> "ShuffledShards":
+        """All rows of a shuffled dataset."""
+        return cls(dataset.path, dataset.shards, dataset.num_features, dataset.weighted)
 
     def parts(self, positions: list[tuple[int, int]]) -> Iterator[Rows]:
         """Yields the rows at ranges [start, stop) of positions, in order."""
@@ -281,12 +297,12 @@ class ShuffledShards:
     def _pieces(self, start: int, stop: int) -> Iterator[Rows]:
         while start < stop:
             shard = int(np.searchsorted(self._ends, start, "right"))
-            first = int(self._ends[shard]) - self._dataset.shards[shard].rows
+            first = int(self._ends[shard]) - self._shards[shard].rows
             place, low = divmod(start - first, self._block_rows)
             block = self._block(shard, place)
             piece = block.pick(slice(low, low + stop - start))
             if not len(piece.rows):
-                raise DataError(f"{self._dataset.path} has no row at position {start}")
+                raise DataError(f"{self._path} has no row at position {start}")
             yield piece
             start += len(piece.rows)
 
@@ -301,9 +317,8 @@ class ShuffledShards:
 
     def _reader(self, shard: int) -> ShardReader:
         if shard not in self._readers:
-            own = self._dataset
             self._readers[shard] = ShardReader(
-                own.path, own.shards[shard], own.num_features, own.weighted
+                self._path, self._shards[shard], self._num_features, self._weighted
             )
         self._readers.move_to_end(shard)
         while len(self._readers) > _OPEN_SHARDS:

@@ -22,6 +22,7 @@ from beam_kmeans.config import Parameters
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState
 from beam_kmeans.io.manifest import StagedDataset
+from beam_kmeans.io.shards import ShardInfo
 from beam_kmeans.io.shuffling import ShuffledShards, ShuffleRows
 from beam_kmeans.minibatch import BatchSurvey, Learned
 from beam_kmeans.passes.context import Run
@@ -96,7 +97,8 @@ class MiniBatchIterations(beam.PTransform[Any, Any]):
 class _ShuffledShard:
     """What waits at the gate of a pass: a shard, and the positions [start, stop) that it holds."""
 
-    dataset: StagedDataset  # of this shard alone
+    dataset: str
+    shard: ShardInfo
     start: int
     stop: int
     rows: int  # N
@@ -105,8 +107,7 @@ class _ShuffledShard:
 def _list_shards(path: str) -> Iterator[_ShuffledShard]:
     whole, start = StagedDataset.open(path), 0
     for shard in whole.shards:
-        own = dataclasses.replace(whole, shards=(shard,))
-        yield _ShuffledShard(own, start, start + shard.rows, whole.rows)
+        yield _ShuffledShard(path, shard, start, start + shard.rows, whole.rows)
         start += shard.rows
 
 
@@ -124,7 +125,7 @@ class _SequenceFn(beam.DoFn):
             yield run
             return
         dataset, context = StagedDataset.open(path), run.context
-        source = ShuffledShards(dataset)
+        source = ShuffledShards.of(dataset)
         commit = run.commit
         learned = _load(self._work, self._parameters, commit)
         state, left = commit.state, self._iterations
@@ -257,7 +258,8 @@ class _BatchPass(beam.DoFn):
             return
         metric = context.distance_metric
         centers = prepared_centers(self._work, commit.centers, metric)
-        parts = ShuffledShards(ref.dataset).parts(here)
+        shards = ShuffledShards(ref.dataset, [ref.shard], context.num_features, context.weighted)
+        parts = shards.parts(here)
         exponents = np.array(context.exponents, np.int32)
         batch, totals = minibatch.survey_of(centers, parts, metric, exponents)
         rows = sum(stop - start for start, stop in here)

@@ -132,9 +132,13 @@ def test_a_copy_of_other_rows_or_for_another_seed_is_refused(shuffled, tmp_path)
 # Rows by their positions
 
 
+def of_parts(copy, part_rows):
+    return ShuffledShards(copy.path, copy.shards, copy.num_features, copy.weighted, part_rows)
+
+
 def test_rows_by_position(shuffled):
     numbers = content(shuffled[1])[1]
-    source = ShuffledShards(shuffled[1], part_rows=100)
+    source = of_parts(shuffled[1], 100)
     for ranges in ([(0, 9000)], [(4090, 4100), (0, 1), (8999, 9000)], [(2000, 2600), (10, 20)]):
         parts = [*source.parts(ranges)]
         found = np.concatenate([part.row_numbers for part in parts])
@@ -152,7 +156,7 @@ def test_only_blocks_that_are_needed_are_read(shuffled, monkeypatch):
         return original(self, place)
 
     monkeypatch.setattr(ShardReader, "block", counted)
-    source = ShuffledShards(shuffled[1])
+    source = ShuffledShards.of(shuffled[1])
     [*source.parts([(100, 110), (105, 120), (100, 101)])]
     assert len(read) == 1
     [*source.parts([(0, 9000)])]
@@ -172,4 +176,4 @@ def test_a_damaged_shard_is_named(tmp_path, damage):
     else:
         path.unlink()
     with pytest.raises(DataError, match=path.name):
-        [*ShuffledShards(copy).parts([(0, 500)])]
+        [*ShuffledShards.of(copy).parts([(0, 500)])]
