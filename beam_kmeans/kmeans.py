@@ -31,7 +31,7 @@ class KMeans(Parameters):
         distance_metric: "squared_euclidean", or "cosine": 1 - cosine similarity.
         use_mini_batch: whether a step updates the centers by a batch, not by all rows.
         mini_batch_steps_per_iteration: steps between two publications of the centers.
-        batch_size: rows of a step.
+        batch_size: rows of a step; all rows where there are fewer.
         random_seed: 0 to 2**63 - 1.
         kmeans_plus_plus_num_retries: further candidates at each pick of k-means++, of which the
             best is kept; negative for 2 + floor(ln k).
