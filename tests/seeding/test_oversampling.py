@@ -3,6 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
+from beam_kmeans.sampling import CANDIDATES
 from beam_kmeans.seeding import oversampling
 from beam_kmeans.seeding.oversampling import POTENTIAL, WEIGHTS, KMeansParallel
 from beam_kmeans.seeding.plus_plus import recluster
@@ -82,6 +83,18 @@ class TestRounds:
 
         monkeypatch.setattr(oversampling, "exponential_keys", other)
         assert p_value_of_rounds(2, 1500) < 1e-6
+
+    def test_each_round_has_numbers_of_its_own(self, monkeypatch):
+        turns, real = [], oversampling.exponential_keys
+        monkeypatch.setattr(
+            oversampling,
+            "exponential_keys",
+            lambda seed, purpose, turn, *rest: (
+                turns.append((purpose, turn)) or real(seed, purpose, turn, *rest)
+            ),
+        )
+        after(Shards(data.blobs(), shards=1, block=600), KMeansParallel(7, 0), 5)
+        assert turns == [(CANDIDATES, turn) for turn in range(5)]
 
     def test_a_pass_brings_home_the_exact_potential_and_weights(self):
         rows = cases.normal(400, 5, 3) * np.float32(1e3)
