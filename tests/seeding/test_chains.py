@@ -216,6 +216,12 @@ def unstuck(chains):
     return None if calls else centers
 
 
+def test_each_row_of_both_streams_is_proposed_once_in_its_order():
+    plain, far = np.float32([[0], [1], [2]]), np.float32([[10], [11]])
+    found = seeding._interleaved(plain, far, np.array([False, True, True, False]))
+    assert found.tolist() == [[0], [1], [10], [11], [2]]
+
+
 class TestGroups:
     def test_by_default_they_depend_on_rows_and_the_size_of_streams(self):
         def groups(rows, k=10, d=8, length=200):
