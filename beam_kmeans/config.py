@@ -88,7 +88,8 @@ class Parameters:
                 self._put(name, checked_integer(name, getattr(self, name), 1, _MOST))
         self._put("tolerance", _number("tolerance", self.tolerance))
         self._put(
-            "seeding_oversampling", _number("seeding_oversampling", self.seeding_oversampling, 0.1)
+            "seeding_oversampling",
+            _number("seeding_oversampling", self.seeding_oversampling, 0.1, 1000),
         )
         check_metric(self.distance_metric)
         _one_of("empty_clusters", self.empty_clusters, EMPTY_CLUSTERS)
@@ -180,6 +181,18 @@ def array_sha256(array: npt.NDArray[Any]) -> str:
     return hashlib.sha256(np.ascontiguousarray(little).data).hexdigest()
 
 
+def as_array(name: str, value: Any) -> npt.NDArray[Any]:
+    """What NumPy makes an array of.
+
+    Raises:
+        ValueError: lists of other lengths side by side; names the argument.
+    """
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{name}: no array can be made of it: {error}") from error
+
+
 def checked_centers(
     name: str, centers: npt.ArrayLike, distance_metric: str = "squared_euclidean"
 ) -> npt.NDArray[np.float32]:
@@ -189,7 +202,7 @@ def checked_centers(
         ValueError: not a matrix of finite numbers, or for cosine a center of zeros; names the
             argument.
     """
-    found = np.asarray(centers)
+    found = as_array(name, centers)
     if found.dtype.kind not in "iuf":
         raise ValueError(f"{name}: numbers are needed, found an array of {found.dtype}")
     if found.ndim != 2 or 0 in found.shape:
@@ -240,15 +253,15 @@ def checked_integer(name: str, value: Any, least: int, most: int | None = None) 
     return number
 
 
-def _number(name: str, value: Any, least: float = 0) -> float:
-    allowed = f"a finite number of at least {least}"
+def _number(name: str, value: Any, least: float = 0, most: float = math.inf) -> float:
+    allowed = f"a finite number of at least {least}" + (f", at most {most}" * (most < math.inf))
     try:
         if isinstance(value, (bool, np.bool_, str)):
             raise TypeError
         number = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         raise ValueError(f"{name}: {value!r} is not allowed; allowed: {allowed}") from None
-    if not math.isfinite(number) or number < least:
+    if not math.isfinite(number) or not least <= number <= most:
         raise ValueError(f"{name}: {number} is not allowed; allowed: {allowed}")
     return number
 

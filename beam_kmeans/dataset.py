@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_kmeans import lloyd
+from beam_kmeans.config import as_array
 from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
 from beam_kmeans.seeding.state import Facts, Forgetful, Initialiser, Seeding
@@ -128,7 +129,7 @@ def checked_rows(name: str, data: npt.ArrayLike) -> Floats:
     """
     if np.ma.is_masked(data):
         raise DataError(f"{name}: masked values are missing values; leave their rows out")
-    found = np.asarray(data)
+    found = as_array(name, data)
     if found.dtype.kind not in "iuf":
         raise DataError(f"{name}: numbers are needed, found an array of {found.dtype}")
     if found.ndim != 2 or found.shape[1] == 0:
@@ -150,7 +151,7 @@ def checked_weights(sample_weight: npt.ArrayLike, rows: int) -> Floats:
     Raises:
         DataError: no vector of n numbers, or a weight that is negative or no finite float32.
     """
-    found = np.asarray(sample_weight)
+    found = as_array("sample_weight", sample_weight)
     if found.dtype.kind not in "iuf" or found.shape != (rows,):
         raise DataError(
             f"sample_weight: numbers of shape [{rows}] are needed, found {list(found.shape)} "

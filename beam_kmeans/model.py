@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 import beam_kmeans
 from beam_kmeans import distances, kernels
-from beam_kmeans.config import check_metric, checked_centers
+from beam_kmeans.config import as_array, check_metric, checked_centers
 from beam_kmeans.dataset import checked_rows, checked_weights
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState
@@ -225,7 +225,7 @@ class KMeansModel:
         )
 
     def _rows(self, x: npt.ArrayLike) -> npt.NDArray[np.float32]:
-        found = np.asarray(x)
+        found = as_array("x", x)
         if found.ndim == 2 and found.shape[1] != self.num_features:
             raise DataError(f"x has {found.shape[1]} features, the model has {self.num_features}")
         if found.ndim != 2:

@@ -71,6 +71,8 @@ def parameters(**fields):
         ("kmc2_chain_length", 0, "kmc2_chain_length: 0 .*from 1 to"),
         ("kmc2_chain_length", True, "kmc2_chain_length: True .*an integer"),
         ("seeding_oversampling", 0, "seeding_oversampling: 0.0 .*at least 0.1"),
+        ("seeding_oversampling", 1e200, "seeding_oversampling: 1e.200 .*at most 1000"),
+        ("seeding_oversampling", 10**400, "seeding_oversampling: 1000.*at most 1000"),
         ("seeding_oversampling", float("nan"), "seeding_oversampling: nan .*a finite number"),
         ("seeding_rounds", 0, "seeding_rounds: 0 .*from 1 to 100"),
         ("seeding_rounds", 101, "seeding_rounds: 101 .*from 1 to 100"),

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from beam_kmeans.config import CentersFunction, checked_centers, name_of_function
+from beam_kmeans.config import CentersFunction, as_array, checked_centers, name_of_function
 from beam_kmeans.sampling import SAMPLE, Arrivals, ArrivalSample
 from beam_kmeans.seeding.state import Facts, Memory, Seeding
 from beam_kmeans.tally import Rows
 
-#: Calls that a sample has rows for, and values (rows x features) of a sample at most.
+#: Calls that a sample has rows of their own for, and values (rows x features) of a sample at most.
 CALLS = 8
 _MOST_VALUES = 2**27
 
@@ -80,7 +81,8 @@ def centers_by(
 
     Args:
         function: f(rows float32 [n, d], k) with up to k centers [c, d], c >= 1, of any number type,
-            where k is the number that is still to choose. Each call sees other rows.
+            where k is the number that is still to choose. Each call sees other rows, until all of
+            the sample were seen; then the first come again.
         sample: float32 [m, d], rows as the metric measures them.
         num_clusters: k.
         distance_metric: under cosine centers are made unit.
@@ -90,7 +92,7 @@ def centers_by(
 
     Raises:
         ValueError: the function gave no centers, more than asked for, or what is no matrix of
-            finite numbers with d columns; or there are no further rows to call it with.
+            finite numbers with d columns.
 
     Example:
         >>> rows = np.array([[0, 0], [1, 1], [2, 2]], np.float32)
@@ -98,10 +100,14 @@ def centers_by(
         [[0.0, 0.0], [1.0, 1.0]]
     """
     name = f"initial_clusters ({name_of_function(function)})"
+    if not len(sample):
+        raise ValueError(f"{name}: there are no rows to choose among")
     step, found = slice_rows(num_clusters), np.zeros((0, sample.shape[1]), np.float32)
-    for start in range(0, len(sample), step):
+    for start in itertools.cycle(range(0, len(sample), step)):
         missing = num_clusters - len(found)
-        given = np.asarray(function(sample[start : start + step].copy(), missing))
+        if not missing:
+            break
+        given = as_array(name, function(sample[start : start + step].copy(), missing))
         if given.ndim >= 1 and len(given) == 0:
             raise ValueError(f"{name}: no centers were given, {missing} are still to choose")
         centers = checked_centers(name, given, distance_metric)
@@ -113,9 +119,4 @@ def centers_by(
         if len(centers) > missing:
             raise ValueError(f"{name}: {len(centers)} centers were given, {missing} were asked for")
         found = np.concatenate([found, centers])
-        if len(found) == num_clusters:
-            return found
-    raise ValueError(
-        f"{name}: {len(found)} of {num_clusters} centers were given for {len(sample)} rows, "
-        "which is all there are of the sample"
-    )
+    return found

@@ -109,6 +109,7 @@ class TestCentersBy:
             ([lambda rows: rows[:2, :2]], "centers of 2 features were given, the data has 3"),
             ([lambda rows: rows[0]], r"shape \[k, d\] is needed, found \[3\]"),
             ([lambda rows: 5], r"shape \[k, d\] is needed, found \[\]"),
+            ([lambda rows: [[1], [1, 2]]], "no array can be made of it"),
             ([lambda rows: None], "numbers are needed, found an array of object"),
             ([lambda rows: rows[:2] * np.nan], "center 0 holds a value that is no finite float32"),
         ],
@@ -121,10 +122,17 @@ class TestCentersBy:
         with pytest.raises(ValueError, match="no direction"):
             centers_by(lambda rows, k: [[0, 0, 0]], SAMPLE, 1, "cosine")
 
-    def test_rows_that_run_out_are_counted(self):
-        with pytest.raises(ValueError, match="3 of 9 centers were given for 10000 rows"):
-            centers_by(Chooser(1, 1, 1), SAMPLE, 9)
-        with pytest.raises(ValueError, match="0 of 9 centers were given for 0 rows"):
+    def test_rows_that_run_out_come_again(self):
+        chooser = Chooser(1, 1, 1, 1, 2, 3)
+        assert len(centers_by(chooser, SAMPLE, 9)) == 9
+        sizes = [4096, 4096, 1808]
+        assert [len(rows) for rows, _ in chooser.calls] == sizes + sizes
+        assert [k for _, k in chooser.calls] == [9, 8, 7, 6, 5, 3]
+        for (first, _), (again, _) in zip(chooser.calls[:3], chooser.calls[3:], strict=True):
+            np.testing.assert_array_equal(first, again)
+
+    def test_without_rows_there_is_nothing_to_choose(self):
+        with pytest.raises(ValueError, match="there are no rows to choose among"):
             centers_by(Chooser(1), SAMPLE[:0], 9)
 
 
