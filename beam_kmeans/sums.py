@@ -93,6 +93,8 @@ class ExactSums:
         """Adds finite float64 values of this shape (or one that broadcasts to it)."""
         rest = np.array(np.broadcast_to(values, self.shape), np.float64)
         largest = float(np.abs(rest).max(initial=0.0))
+        if not np.isfinite(largest):
+            raise ValueError(f"exact sums are of finite numbers, found {largest}")
         position = (int(np.frexp(largest)[1]) - 1) // DIGIT_BITS
         digit = np.empty_like(rest)
         while rest.any():

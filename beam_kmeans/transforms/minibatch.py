@@ -25,6 +25,8 @@ from beam_kmeans.transforms.counters import BlockCounter
 
 #: What a `counts` argument may be.
 CountsLike: TypeAlias = npt.ArrayLike | str | PCollection[Any]
+#: A count at most: more than any number of float32 weights add up to.
+_MOST_WEIGHT = 1e60
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -217,10 +219,11 @@ def _checked_counts(counts: Any, num_clusters: int) -> npt.NDArray[np.float64]:
             f"{found.dtype}"
         )
     numbers = found.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(numbers) | (numbers < 0))
+    bad = np.flatnonzero(~((numbers >= 0) & (numbers <= _MOST_WEIGHT)))
     if bad.size:
         raise ValueError(
-            f"counts: cluster {bad[0]} has {found[bad[0]]}; finite numbers of at least 0 are needed"
+            f"counts: cluster {bad[0]} has {found[bad[0]]}; numbers from 0 to {_MOST_WEIGHT} are "
+            "needed"
         )
     return numbers
 

@@ -150,6 +150,8 @@ def test_centers_and_counts_from_files(tmp_path):
         ({"centers": None}, "centers: None is not allowed"),
         ({"centers": CENTERS, "counts": [1, 2]}, r"counts: numbers of shape \[5\]"),
         ({"centers": CENTERS, "counts": [1, 2, 3, 4, -1]}, "counts: cluster 4 has -1"),
+        ({"centers": CENTERS, "counts": [1, 2, 3, 1e300, 1]}, r"counts: cluster 3 has 1e\+300"),
+        ({"centers": CENTERS, "counts": [1, 2, np.nan, 4, 1]}, "counts: cluster 2 has nan"),
         ({"centers": CENTERS, "distance_metric": "l1"}, "distance_metric: 'l1'"),
         ({"centers": [[0.0]], "distance_metric": "cosine"}, "center 0 is all zeros"),
     ],
