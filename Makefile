@@ -38,10 +38,11 @@ test-quality: .venv/workshop
 test-package: .venv/workshop
 	$(BIN)/pytest -m "heavy and package"
 
-# The kernel against a bare matrix product, and a whole training against scikit-learn's.
+# The kernel against a bare matrix product, training and mini-batch steps against scikit-learn's.
 benchmark: .venv/workshop
 	$(BIN)/python benchmarks/kernel.py
 	$(BIN)/python benchmarks/train.py
+	$(BIN)/python benchmarks/minibatch.py
 
 clean:
 	rm -rf .venv demo build dist *.egg-info

@@ -84,8 +84,10 @@ def _checked_numbers(row_numbers: Any, rows: int) -> npt.NDArray[np.int64] | int
             f"{rows} rows need as many integers as numbers, or the first one's, found "
             f"{found.dtype} {list(found.shape)}"
         )
-    if found.size and not 0 <= int(found.min()) <= int(found.max()) < 2**63:
-        raise DataError(f"row numbers are from 0 to 2**63 - 1, found {found.min()}")
+    if found.size:
+        low, high = int(found.min()), int(found.max()) + (0 if found.ndim else max(0, rows - 1))
+        if not 0 <= low <= high < 2**63:
+            raise DataError(f"row numbers are from 0 to 2**63 - 1, found {low} to {high}")
     return found.astype(np.int64) if found.ndim else int(found)
 
 

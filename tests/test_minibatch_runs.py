@@ -1,11 +1,8 @@
 """Mini-batch over files: the bytes of a fit in memory, by whatever way a run comes there."""
 
 import dataclasses
-import pathlib
-import time
 
 import apache_beam as beam
-import numpy as np
 import pytest
 
 from beam_kmeans import KMeans, StagedDataset, stage
@@ -47,7 +44,7 @@ def by(monkeypatch, way):
 
 
 def heavy(*values):
-    return pytest.param(*values, marks=pytest.mark.heavy)
+    return pytest.param(*values, marks=[pytest.mark.heavy, pytest.mark.runners])
 
 
 @pytest.mark.parametrize(
@@ -139,6 +136,7 @@ def test_a_fit_that_converges_ends(source, tmp_path):
 
 
 @pytest.mark.heavy
+@pytest.mark.runners
 @pytest.mark.parametrize("way", [SEQUENCE, PASSES])
 def test_nothing_heavy_crosses_between_processes(source, tmp_path, monkeypatch, way):
     by(monkeypatch, way)
@@ -193,22 +191,3 @@ def test_processes_give_the_same_bytes(source, tmp_path, monkeypatch):
     flags = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
     found = kmeans().fit(pattern, work_dir=tmp_path / "work", options=flags)
     assert runs.outcome(found) == runs.outcome(kmeans().fit(rows))
-
-
-@pytest.mark.heavy
-@pytest.mark.timeout(300)
-def test_a_thousand_steps_take_less_than_ten_seconds(tmp_path):
-    random = np.random.default_rng(0)
-    rows = random.normal(0, 1, (1_000_000, 32)).astype(np.float32)
-    rows += random.normal(0, 2, (100, 32)).astype(np.float32)[random.integers(0, 100, len(rows))]
-    np.save(tmp_path / "rows.npy", rows)
-    dataset = stage(str(tmp_path / "rows.npy"), str(tmp_path / "dataset"))
-    seconds = []
-    for steps in (1, 1001):
-        configured = kmeans(
-            num_clusters=100, initial_clusters=rows[:100], batch_size=1024, max_iterations=steps
-        )
-        started = time.monotonic()
-        configured.fit(dataset, work_dir=pathlib.Path(tmp_path) / f"work-{steps}")
-        seconds.append(time.monotonic() - started)
-    assert seconds[1] - seconds[0] < 10
