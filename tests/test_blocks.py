@@ -39,6 +39,7 @@ def test_rows_have_no_numbers_or_the_first_ones_or_their_own(given, numbers):
         ((ROWS, None, [1, 2]), r"3 rows need as many integers as numbers.*found int64 \[2\]"),
         ((ROWS, None, [1.0, 2.0, 3.0]), "3 rows need as many integers as numbers.*found float64"),
         ((ROWS, None, [3, -4, 5]), r"row numbers are from 0 to 2\*\*63 - 1, found -4"),
+        ((ROWS, None, 2**63 - 2), r"row numbers are .*, found 9223372036854775806 to .*808"),
         ((ROWS, None, 2**63), r"row numbers are from 0 to 2\*\*63 - 1, found 9223372036854775808"),
     ],
 )
