@@ -293,7 +293,7 @@ class _Driver:
     def _start(self, last: tuple[str, Commit] | None) -> Start:
         if last is not None:
             return Start(commit=last[0])
-        seeding = last_seeding(self.work)
+        seeding = last_seeding(self.work, whole=True)
         centers = self.parameters.given_centers
         if centers is None and self.parameters.initialiser == "callable":
             centers = self._chosen(seeding)

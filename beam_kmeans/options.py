@@ -95,7 +95,10 @@ def refuse_strays(arguments: Sequence[str], prog: str) -> None:
     parser.usage = f"{prog} [flags]"
     _, left = parser.parse_known_args(list(arguments))
     if left:
-        raise ValueError(f"{left[0]!r} belongs to no flag")
+        raise ValueError(
+            f"{left[0]!r} belongs to no flag (quote a pattern of files, or the shell makes several "
+            "words of it)"
+        )
 
 
 def beam_flags() -> list[str]:

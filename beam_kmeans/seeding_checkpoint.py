@@ -10,7 +10,7 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -125,8 +125,14 @@ def load_seeding(work: WorkDir, path: str) -> SeedingCommit:
         ) from error
 
 
-def last_seeding(work: WorkDir) -> SeedingCommit | None:
-    """The commit of an initialisation that went furthest; None where there is none."""
+def last_seeding(work: WorkDir, whole: bool = False) -> SeedingCommit | None:
+    """The commit of an initialisation that went furthest; None where there is none.
+
+    Args:
+        work: the work directory.
+        whole: whether to pass over a commit of which a file is missing or damaged, as the one
+            before it makes that file again.
+    """
     found = [
         path
         for path in files.list_files(work.pattern("seeding/pass=*/*.json"))
@@ -134,10 +140,21 @@ def last_seeding(work: WorkDir) -> SeedingCommit | None:
     ]
     for path in sorted(found, key=_order, reverse=True):
         try:
-            return load_seeding(work, "/".join(path.replace("\\", "/").split("/")[-3:]))
+            commit = load_seeding(work, "/".join(path.replace("\\", "/").split("/")[-3:]))
+            for ref in _files_of(commit) if whole else ():
+                work.load_array(ref)
+            return commit
         except DataError as error:
             _log.warning("Passed over, as if it had not been written: %s", error)
     return None
+
+
+def _files_of(commit: SeedingCommit) -> Iterator[FileRef]:
+    yield from commit.rows
+    yield from commit.arrays.values()
+    yield from commit.centers or ()
+    if commit.drawn is not None:
+        yield commit.drawn
 
 
 _PREPARED: dict[tuple[str, str], Seeding] = {}

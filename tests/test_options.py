@@ -71,7 +71,7 @@ def test_no_flag_of_ours_shadows_one_of_beams():
 def test_our_flags_are_snake_case():
     for parser in flags.command_parsers(flags.build_parser()).values():
         for name in flags.flag_names(parser):
-            assert name == "-h" or name[2:].replace("_", "").isalpha()
+            assert name == "-h" or name[2:].replace("_", "").isalnum()
             assert name.islower()
 
 

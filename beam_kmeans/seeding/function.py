@@ -82,7 +82,8 @@ def centers_by(
     Args:
         function: f(rows float32 [n, d], k) with up to k centers [c, d], c >= 1, of any number type,
             where k is the number that is still to choose. Each call sees other rows, until all of
-            the sample were seen; then the first come again.
+            the sample were seen; then the first come again. Rows that equal a chosen center are
+            left out.
         sample: float32 [m, d], rows as the metric measures them.
         num_clusters: k.
         distance_metric: under cosine centers are made unit.
@@ -92,7 +93,7 @@ def centers_by(
 
     Raises:
         ValueError: the function gave no centers, more than asked for, or what is no matrix of
-            finite numbers with d columns.
+            finite numbers with d columns; or every row of the sample was chosen.
 
     Example:
         >>> rows = np.array([[0, 0], [1, 1], [2, 2]], np.float32)
@@ -100,14 +101,20 @@ def centers_by(
         [[0.0, 0.0], [1.0, 1.0]]
     """
     name = f"initial_clusters ({name_of_function(function)})"
-    if not len(sample):
-        raise ValueError(f"{name}: there are no rows to choose among")
     step, found = slice_rows(num_clusters), np.zeros((0, sample.shape[1]), np.float32)
-    for start in itertools.cycle(range(0, len(sample), step)):
-        missing = num_clusters - len(found)
-        if not missing:
+    starts, exhausted = range(0, len(sample), step), 0
+    for start in itertools.cycle(starts):
+        rows = _but_for(sample[start : start + step], found)
+        exhausted = 0 if len(rows) else exhausted + 1
+        if exhausted == len(starts):
             break
-        given = as_array(name, function(sample[start : start + step].copy(), missing))
+        if not len(rows):
+            continue
+        missing = num_clusters - len(found)
+        answer = function(rows, missing)
+        if answer is None:
+            raise ValueError(f"{name}: it returned None, an array of centers [c, d] is needed")
+        given = as_array(name, answer)
         if given.ndim >= 1 and len(given) == 0:
             raise ValueError(f"{name}: no centers were given, {missing} are still to choose")
         centers = checked_centers(name, given, distance_metric)
@@ -119,4 +126,22 @@ def centers_by(
         if len(centers) > missing:
             raise ValueError(f"{name}: {len(centers)} centers were given, {missing} were asked for")
         found = np.concatenate([found, centers])
-    return found
+        if len(found) == num_clusters:
+            return found
+    raise ValueError(
+        f"{name}: {len(found)} of {num_clusters} centers were given, and they are all the distinct "
+        f"rows that there are in a sample of {len(sample)}"
+    )
+
+
+def _but_for(
+    rows: npt.NDArray[np.float32], chosen: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """The rows that equal none of the chosen, copied."""
+    return rows[~np.isin(_values(rows), _values(chosen))]
+
+
+def _values(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.void]:
+    """void [n]: each row as one value that can be compared."""
+    whole = np.ascontiguousarray(rows)
+    return whole.view(np.dtype((np.void, 4 * rows.shape[1]))).reshape(-1)

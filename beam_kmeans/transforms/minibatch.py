@@ -61,6 +61,8 @@ class MiniBatchStep(beam.PTransform[Any, Any]):
     assigned to centers that stay fixed, and nothing is carried on. That is
     `LloydStep(centers, empty_clusters="keep")` over the rows of all its steps.
 
+    A batch whose weights are all 0, or under cosine of rows of zeros alone, moves nothing.
+
     Input: PCollection[Block], bounded: the batch.
     Output: PCollection[MiniBatchResult] of exactly one element.
     Guarantee: the same bytes for the same rows, in whatever order, blocks and bundles: a fit with

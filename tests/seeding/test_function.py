@@ -110,7 +110,7 @@ class TestCentersBy:
             ([lambda rows: rows[0]], r"shape \[k, d\] is needed, found \[3\]"),
             ([lambda rows: 5], r"shape \[k, d\] is needed, found \[\]"),
             ([lambda rows: [[1], [1, 2]]], "no array can be made of it"),
-            ([lambda rows: None], "numbers are needed, found an array of object"),
+            ([lambda rows: None], "it returned None, an array of centers"),
             ([lambda rows: rows[:2] * np.nan], "center 0 holds a value that is no finite float32"),
         ],
     )
@@ -122,17 +122,24 @@ class TestCentersBy:
         with pytest.raises(ValueError, match="no direction"):
             centers_by(lambda rows, k: [[0, 0, 0]], SAMPLE, 1, "cosine")
 
-    def test_rows_that_run_out_come_again(self):
+    def test_rows_that_run_out_come_again_but_for_the_chosen(self):
         chooser = Chooser(1, 1, 1, 1, 2, 3)
-        assert len(centers_by(chooser, SAMPLE, 9)) == 9
-        sizes = [4096, 4096, 1808]
-        assert [len(rows) for rows, _ in chooser.calls] == sizes + sizes
+        found = centers_by(chooser, SAMPLE, 9)
+        assert len(np.unique(found, axis=0)) == 9
+        assert [len(rows) for rows, _ in chooser.calls] == [4096, 4096, 1808, 4095, 4095, 1807]
         assert [k for _, k in chooser.calls] == [9, 8, 7, 6, 5, 3]
-        for (first, _), (again, _) in zip(chooser.calls[:3], chooser.calls[3:], strict=True):
-            np.testing.assert_array_equal(first, again)
+        np.testing.assert_array_equal(chooser.calls[3][0], SAMPLE[1:4096])
 
-    def test_without_rows_there_is_nothing_to_choose(self):
-        with pytest.raises(ValueError, match="there are no rows to choose among"):
+    def test_copies_of_a_chosen_row_do_not_come_again(self):
+        sample = np.repeat(SAMPLE[:3], 2000, axis=0)
+        found = centers_by(lambda rows, k: rows[:1], sample, 3)
+        assert found.tobytes() == SAMPLE[[0, 2, 1]].tobytes()
+
+    def test_rows_that_are_all_chosen_are_counted(self):
+        sample = np.repeat(SAMPLE[:3], 2000, axis=0)
+        with pytest.raises(ValueError, match=r"3 of 5 centers .*all the distinct rows .* of 6000"):
+            centers_by(lambda rows, k: rows[:1], sample, 5)
+        with pytest.raises(ValueError, match=r"0 of 9 centers .* sample of 0"):
             centers_by(Chooser(1), SAMPLE[:0], 9)
 
 
