@@ -87,7 +87,13 @@ def reads(monkeypatch):
     ("files", "fields", "weighted", "ranges"),
     [
         (3, {"num_clusters": 7, "initial_clusters": CROWDED}, True, True),
-        (5, {"initial_clusters": "kmeans_plus_plus", "seeding_rounds": 2}, True, False),
+        pytest.param(
+            5,
+            {"initial_clusters": "kmeans_plus_plus", "seeding_rounds": 2},
+            True,
+            False,
+            marks=[pytest.mark.heavy, pytest.mark.runners],
+        ),
     ],
     ids=["relocate-ranges", "kmeans_plus_plus"],
 )

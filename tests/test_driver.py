@@ -89,19 +89,20 @@ RELOCATE = {"num_clusters": 7, "initial_clusters": CROWDED}
 KEEP = {**RELOCATE, "empty_clusters": "keep"}
 
 
+HEAVY = [pytest.mark.heavy, pytest.mark.runners]
+
+
 @pytest.mark.parametrize(
     ("fields", "weighted", "ranges"),
     [
-        ({}, False, True),
-        ({}, True, False),
-        (RELOCATE, False, False),
-        (RELOCATE, True, True),
-        (KEEP, False, True),
-        (KEEP, True, False),
+        pytest.param({}, False, True, id="random-ranges"),
+        pytest.param({}, True, False, id="random-weights", marks=HEAVY),
+        pytest.param(RELOCATE, False, False, id="relocate", marks=HEAVY),
+        pytest.param(RELOCATE, True, True, id="relocate-weights-ranges"),
+        pytest.param(KEEP, False, True, id="keep-ranges", marks=HEAVY),
+        pytest.param(KEEP, True, False, id="keep-weights", marks=HEAVY),
     ],
-    ids=["random-ranges", "random-weights", "relocate", "relocate-weights-ranges", "keep-ranges",
-         "keep-weights"],
-)  # fmt: skip
+)
 def test_a_dataset_gives_the_same_bytes_as_an_array(
     source, weighted_source, tmp_path, monkeypatch, fields, weighted, ranges
 ):

@@ -90,7 +90,7 @@ EVERY = [
     for metric in METRICS
     for update in UPDATES
 ]
-#: Through files a few by default, of one edge each.
+#: Through files a few of one edge each.
 SOME = [
     ("kmeans_plus_plus", "cosine", "full batch"),
     ("afkmc2", "squared_euclidean", "S=4"),
@@ -125,6 +125,8 @@ def test_every_edge(fit, initialiser, metric, update, tmp_path):
         edge(lambda kmeans, rows, at=folder: fit(kmeans, rows, at), initialiser, metric, update)
 
 
+@pytest.mark.heavy
+@pytest.mark.quality
 @pytest.mark.parametrize(("initialiser", "metric", "update"), SOME)
 def test_an_edge_through_files(initialiser, metric, update, tmp_path):
     edge = EDGES[SOME.index((initialiser, metric, update)) * 2]

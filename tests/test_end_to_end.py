@@ -74,6 +74,8 @@ def test_spambase_from_csv_to_clusters(tmp_path):
     assert [int(line["cluster_index"]) for line in lines] == indices.tolist()
 
 
+@pytest.mark.heavy
+@pytest.mark.runners
 def test_digits_from_parquet_lists_to_all_scores(tmp_path):
     rows, initial = data.digits(), data.given_rows(data.digits(), 10)
     np.save(tmp_path / "initial.npy", initial)
@@ -95,6 +97,8 @@ def test_digits_from_parquet_lists_to_all_scores(tmp_path):
     np.testing.assert_array_equal(table["score"], scores.min(axis=1))
 
 
+@pytest.mark.heavy
+@pytest.mark.runners
 def test_a_process_of_its_own_says_where_it_runs_and_prints_one_object(tmp_path):
     source = tables.write(tmp_path / "in", ROWS, "csv.gz")
     command = train(source, tmp_path, "--json")

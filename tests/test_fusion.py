@@ -96,7 +96,13 @@ def stage_with(pipeline, name):
     return found[0]
 
 
-@pytest.mark.parametrize("ranges", [False, True], ids=["one-range", "ranges"])
+@pytest.mark.parametrize(
+    "ranges",
+    [
+        pytest.param(False, id="one-range", marks=[pytest.mark.heavy, pytest.mark.runners]),
+        pytest.param(True, id="ranges"),
+    ],
+)
 def test_nothing_heavy_crosses_between_the_stages_of_a_segment(
     dataset, tmp_path, monkeypatch, ranges
 ):

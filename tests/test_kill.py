@@ -74,6 +74,8 @@ def check_nothing_half_written(work):
         runs.outcome(work / "model")
 
 
+@pytest.mark.heavy
+@pytest.mark.kill
 def test_there_are_enough_moments_to_be_killed_at(whole):
     work, files = whole
     places = {pathlib.Path(path).relative_to(work).parts[0] for path in files}
@@ -83,13 +85,16 @@ def test_there_are_enough_moments_to_be_killed_at(whole):
     assert not runs.unfinished(work)
 
 
+HEAVY = [pytest.mark.heavy, pytest.mark.kill]
+
+
 @pytest.mark.parametrize(
     "kill",
     [
-        kills.Kill(2, HALF, "shard-"),
+        pytest.param(kills.Kill(2, HALF, "shard-"), marks=HEAVY),
         kills.Kill(1, AFTER, "drawn-"),
         kills.Kill(3, HALF, "iterations/000002"),
-        kills.Kill(1, AFTER, "model/centers.npy"),
+        pytest.param(kills.Kill(1, AFTER, "model/centers.npy"), marks=HEAVY),
     ],
     ids=["staging", "seeding", "iterating", "publishing"],
 )

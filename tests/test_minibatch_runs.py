@@ -50,7 +50,7 @@ def heavy(*values):
 @pytest.mark.parametrize(
     ("way", "fields"),
     [
-        (PASSES, {"distance_metric": "cosine"}),
+        heavy(PASSES, {"distance_metric": "cosine"}),
         (SEQUENCE, {"mini_batch_steps_per_iteration": 4}),
         heavy(SEQUENCE, {"distance_metric": "cosine"}),
         heavy(PASSES, {"mini_batch_steps_per_iteration": 4, "distance_metric": "cosine"}),
@@ -67,6 +67,8 @@ def test_files_give_what_memory_gives(source, tmp_path, monkeypatch, way, fields
     assert runs.outcome(found) == runs.outcome(configured.fit(rows))
 
 
+@pytest.mark.heavy
+@pytest.mark.runners
 def test_a_run_in_jobs_of_one_iteration_and_its_report(source, tmp_path, monkeypatch):
     rows, pattern = source
     whole = kmeans().fit(rows)

@@ -493,6 +493,8 @@ def test_others_do_not_go_on_with_what_ended_in_the_middle(place, monkeypatch):
         run(place, pattern, all_scores=True)
 
 
+@pytest.mark.heavy
+@pytest.mark.kill
 def test_a_killed_process_leaves_nothing_that_is_taken_for_whole(place):
     pattern = write(place)
     code = """if True:

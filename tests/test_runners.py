@@ -60,6 +60,8 @@ def test_runners_in_this_process(expected, source, tmp_path, fit, options):
     assert fit_files(fit, source, tmp_path, options) == expected[fit]
 
 
+@pytest.mark.heavy
+@pytest.mark.runners
 def test_many_files_and_small_blocks(expected, tmp_path):
     source = tables.write(tmp_path / "in", ROWS, files=17, weights=WEIGHTS, row_group=100)
     assert fit_files("random", source, tmp_path / "work", block_rows=40) == expected["random"]

@@ -357,6 +357,8 @@ def test_a_damaged_state_is_passed_over(source, tmp_path, whole, caplog):
 LONG = {"seeding_rounds": 1, "seeding_oversampling": 1.0}
 
 
+@pytest.mark.heavy
+@pytest.mark.runners
 def test_rounds_beyond_those_asked_for_are_for_the_next_job(source, tmp_path):
     asked = job(source, tmp_path, "kmeans_plus_plus", max_iterations=1, **LONG)
     first = run_segment(asked, pipeline_options())

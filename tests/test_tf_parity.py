@@ -222,7 +222,11 @@ def test_a_whole_fit_of_mini_batch_is_theirs_over_its_own_batches(metric, steps)
 
 @pytest.mark.parametrize(
     ("metric", "mode"),
-    [("cosine", "full batch"), ("squared_euclidean", "S=4"), ("cosine", "S=1")],
+    [
+        pytest.param("cosine", "full batch", marks=[pytest.mark.heavy, pytest.mark.quality]),
+        pytest.param("squared_euclidean", "S=4", marks=[pytest.mark.heavy, pytest.mark.quality]),
+        ("cosine", "S=1"),
+    ],
 )
 def test_steps_in_a_users_own_pipeline(metric, mode):
     """Five steps in one pipeline, each from the result of the one before."""

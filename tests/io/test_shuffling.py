@@ -84,6 +84,8 @@ def test_weights_and_rejected_rows(tmp_path):
     assert (copy.weighted, copy.rejected) == (True, 2)
 
 
+@pytest.mark.heavy
+@pytest.mark.kill
 def test_a_shuffle_that_was_killed_goes_on(tmp_path, monkeypatch):
     dataset = staged(tmp_path)
     monkeypatch.setattr(shuffling, "BUCKET_BYTES", 15_000)

@@ -68,10 +68,18 @@ def test_the_step_worked_by_hand():
     assert result.cluster_weights.tolist() == [2.0, 2.0]
 
 
+HEAVY = [pytest.mark.heavy, pytest.mark.runners]
+
+
 @pytest.mark.parametrize(
     ("weights", "empty_clusters"),
-    [(None, "relocate"), (WEIGHTS, "relocate"), (WEIGHTS, "keep")],
-    ids=["unweighted", "weighted", "keep"],
+    [
+        pytest.param(
+            None, "relocate", id="unweighted", marks=[pytest.mark.heavy, pytest.mark.runners]
+        ),
+        pytest.param(WEIGHTS, "relocate", id="weighted"),
+        pytest.param(WEIGHTS, "keep", id="keep", marks=HEAVY),
+    ],
 )
 def test_steps_by_hand_are_a_fit(weights, empty_clusters):
     # Far away and twice the same: two clusters start empty.
@@ -91,6 +99,8 @@ def test_steps_by_hand_are_a_fit(weights, empty_clusters):
     assert (result.counts.min() == 0) == (empty_clusters == "keep")
 
 
+@pytest.mark.heavy
+@pytest.mark.quality
 @pytest.mark.parametrize("rows", [digits(), spambase()], ids=["digits", "spambase"])
 def test_a_step_over_real_rows_is_that_of_a_fit(rows):
     centers = given_rows(rows, 10)
@@ -99,7 +109,13 @@ def test_a_step_over_real_rows_is_that_of_a_fit(rows):
     assert result.inertia == expected.state.history[0]["inertia"]
 
 
-@pytest.mark.parametrize("numbered", [True, False], ids=["numbered", "unnumbered"])
+@pytest.mark.parametrize(
+    "numbered",
+    [
+        pytest.param(True, id="numbered", marks=[pytest.mark.heavy, pytest.mark.runners]),
+        pytest.param(False, id="unnumbered"),
+    ],
+)
 def test_blocks_bundles_and_threads_change_nothing(numbered):
     # Whole numbers and far centers: many rows are equally far, for two empty clusters.
     rows = np.round(blobs())

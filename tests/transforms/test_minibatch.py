@@ -9,7 +9,7 @@ import pytest
 from beam_kmeans import LloydStep, MiniBatchStep, batches
 from beam_kmeans.blocks import Block
 from beam_kmeans.combiners import MergeSummaries
-from beam_kmeans.config import METRICS, Parameters
+from beam_kmeans.config import Parameters
 from beam_kmeans.dataset import MemoryDataset
 from beam_kmeans.in_memory import fit
 from tests.data import blobs, given_rows
@@ -69,7 +69,11 @@ def fit_and_batches(metric, weights, iterations=2, size=100):
 
 
 @pytest.mark.parametrize(
-    ("metric", "weights"), [("squared_euclidean", None), ("cosine", WEIGHTS)], ids=METRICS
+    ("metric", "weights"),
+    [
+        pytest.param("squared_euclidean", None, marks=[pytest.mark.heavy, pytest.mark.runners]),
+        ("cosine", WEIGHTS),
+    ],
 )
 def test_a_fit_is_a_sequence_of_steps(metric, weights):
     p, whole, parts = fit_and_batches(metric, weights)
