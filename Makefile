@@ -24,11 +24,11 @@ test: .venv/workshop
 
 # The same bytes on every runner, with every split of the files.
 test-runners: .venv/workshop
-	$(BIN)/pytest -m "heavy and runners"
+	$(BIN)/pytest -n 2 -m "heavy and runners"
 
 # Runs that are killed at many moments and started again.
 test-kill: .venv/workshop
-	$(BIN)/pytest -m "heavy and kill"
+	$(BIN)/pytest -n 2 -m "heavy and kill"
 
 # Statistics over many seeds, and costs beside published tables.
 test-quality: .venv/workshop
