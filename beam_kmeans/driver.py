@@ -27,9 +27,8 @@ from beam_kmeans.options import DEFAULT_RUNNER
 from beam_kmeans.passes.minibatch import fits_worker
 from beam_kmeans.passes.seed import passes_left
 from beam_kmeans.running import JobError, only_launches, run_pipeline, template_location
-from beam_kmeans.seeding.function import centers_by
 from beam_kmeans.seeding.rows import check_rows
-from beam_kmeans.seeding.run import initialiser_of
+from beam_kmeans.seeding.run import chosen, initialiser_of
 from beam_kmeans.seeding_checkpoint import SeedingCommit, last_seeding, prepared_seeding
 from beam_kmeans.segment import Start, build_segment, progress_of, publish
 
@@ -306,9 +305,7 @@ class _Driver:
         parameters = self.parameters
         if seeding is None or passes_left(initialiser_of(parameters), seeding):
             return None
-        sample = prepared_seeding(self.work, seeding).arrays["sample"]
-        function: Any = parameters.initial_clusters
-        return centers_by(function, sample, parameters.num_clusters, parameters.distance_metric)
+        return chosen(prepared_seeding(self.work, seeding), parameters).centers
 
     def _dataset_path(self, pipeline: beam.Pipeline) -> PCollection[Any]:
         if self.dataset is None:

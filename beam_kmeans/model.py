@@ -313,14 +313,9 @@ def read_centers(
     """
     if path.endswith(".npy"):
         try:
-            found = np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
-        except OSError as error:
-            raise DataError(f"{path} cannot be read: {error}") from error
-        except (ValueError, EOFError) as error:
-            # NumPy's own words recommend to load it unsafely.
-            raise DataError(f"{path} holds no centers: it is no .npy array of numbers") from error
-        try:
-            return checked_centers(path, found, distance_metric), None
+            return checked_centers(path, read_array(path, "centers"), distance_metric), None
+        except DataError:
+            raise
         except ValueError as error:
             raise DataError(f"{path} holds no centers: {error}") from error
     model = KMeansModel.load(path)
@@ -332,6 +327,21 @@ def read_centers(
             f"{kinds[1]}: they are in other units (its cluster_centers can be given as they are)"
         )
     return model.cluster_centers, model.features
+
+
+def read_array(path: str, what: str) -> npt.NDArray[Any]:
+    """The array in a `.npy` file, on any file system that Beam knows.
+
+    Raises:
+        DataError: there is none; names the file, and `what` it should hold.
+    """
+    try:
+        return np.asarray(np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False))
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    except (ValueError, EOFError) as error:
+        # NumPy's own words recommend to load it unsafely.
+        raise DataError(f"{path} holds no {what}: it is no .npy array of numbers") from error
 
 
 def check_same_metric(path: str, found: str, asked: str) -> None:

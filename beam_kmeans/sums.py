@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from beam_kmeans.values import sums_of_squares
+
 Floats = npt.NDArray[np.float64]
 
 DIGIT_BITS = 40
@@ -380,9 +382,9 @@ def directions(sums: ExactSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np
     directed = (sums.digits != 0).any(axis=(0, 2))
     # By a power of two, so that no square is lost or too large.
     wide = np.ldexp(wide, -np.frexp(np.abs(wide).max(axis=1, keepdims=True))[1])
-    squares = _tree_sum(wide * wide)
+    squares = sums_of_squares(wide)
     quotient = wide / np.sqrt(np.where(directed, squares, 1.0))[:, None]
-    # A sum is within 2**-50, and a square's sum within that many roundings as the tree has layers.
+    # A sum is within 2**-50, and the squares' sum within a rounding for each layer of additions.
     bound = (sums.shape[1].bit_length() + 16) * 2.0**-51
     rounded = quotient.astype(np.float32)
     below = (quotient * (1 - bound)).astype(np.float32)
@@ -406,15 +408,6 @@ def _nearer(near: np.float32, far: np.float32, square: Fraction) -> np.float32:
     if square == middle * middle:
         return near if int(near.view(np.uint32)) & 1 == 0 else far
     return near if square < middle * middle else far
-
-
-def _tree_sum(values: Floats) -> Floats:
-    """float64 [k]: the sum of each row of [k, m], halves onto halves, in one order everywhere."""
-    while values.shape[1] > 1:
-        half = values.shape[1] // 2
-        rest = values[:, 2 * half :]
-        values = np.concatenate([values[:, :half] + values[:, half : 2 * half], rest], axis=1)
-    return values[:, 0]
 
 
 def _nearest_of(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -30,8 +30,20 @@ class Rows(NamedTuple):
     weights: npt.NDArray[np.float32] | None
     row_numbers: npt.NDArray[np.int64]
 
-    def pick(self, which: slice | npt.NDArray[np.bool_]) -> Rows:
-        """Some of the rows."""
+    @classmethod
+    def joined(cls, parts: Sequence[Rows]) -> Rows:
+        """The rows of some parts, at least one, all with weights or all without."""
+        if len(parts) == 1:
+            return parts[0]
+        rows, weights, numbers = zip(*parts, strict=True)
+        return cls(
+            np.concatenate(rows),
+            None if weights[0] is None else np.concatenate(weights),
+            np.concatenate(numbers),
+        )
+
+    def pick(self, which: slice | npt.NDArray[np.bool_] | npt.NDArray[np.intp]) -> Rows:
+        """Some of the rows: a stretch, those that are marked, or those at some places."""
         weights = None if self.weights is None else self.weights[which]
         return Rows(self.rows[which], weights, self.row_numbers[which])
 
@@ -187,7 +199,7 @@ class LloydTally:
     def _decide_unsure(self, at_least: int = 1) -> None:
         if sum(len(part.rows) for part in self._unsure) < at_least:
             return
-        for part in _joined(self._unsure):
+        for part in _by_weighting(self._unsure):
             indices = decide(self._centers, part.rows)
             self._count(indices, part.weights)
             self._leftover.append((indices, part.weighted()))
@@ -219,14 +231,9 @@ def _run(work: tuple[Rows, Filter]) -> tuple[Rows, Filter, Tile]:
     return part, kernel, kernel.tile(part.rows, part.weights)
 
 
-def _joined(parts: list[Rows]) -> Iterator[Rows]:
+def _by_weighting(parts: list[Rows]) -> Iterator[Rows]:
     """The parts as at most two: those without weights and those with."""
     for weighted in (False, True):
         own = [part for part in parts if (part.weights is not None) == weighted]
         if own:
-            rows, weights, numbers = zip(*own, strict=True)
-            yield Rows(
-                np.concatenate(rows),
-                np.concatenate(weights) if weighted else None,
-                np.concatenate(numbers),
-            )
+            yield Rows.joined(own)

@@ -71,7 +71,7 @@ def unit_rows(
     step = max(1, _TILE_VALUES // max(1, rows.shape[1]))
     for start in range(0, len(rows), step):
         part = slice(start, start + step)
-        squares = _sums_of_squares(rows[part])
+        squares = sums_of_squares(rows[part])
         directed[part] = squares > 0
         as_it_is = (squares == 0) | (np.abs(squares - 1) <= _UNIT_BOUND)
         norms = np.sqrt(np.where(as_it_is, 1.0, squares))
@@ -79,10 +79,16 @@ def unit_rows(
     return units, directed
 
 
-def _sums_of_squares(rows: npt.NDArray[np.float32]) -> npt.NDArray[np.float64]:
-    """float64 [n]: of rows [n, d], the last half of the squares added to the first, and so on."""
+def sums_of_squares(
+    rows: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+) -> npt.NDArray[np.float64]:
+    """float64 [n]: of rows [n, d], the last half of the squares added to the first, and so on.
+
+    The order is the same everywhere, which that of NumPy's own sums is not; a square takes part in
+    as many roundings as d has binary digits, at most.
+    """
     # A feature's values side by side: each addition is one operation over all rows.
-    squares = np.ascontiguousarray(rows.T, np.float64)
+    squares = np.array(rows.T, np.float64, order="C")
     np.multiply(squares, squares, out=squares)
     width = len(squares)
     while width > 1:

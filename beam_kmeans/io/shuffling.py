@@ -15,7 +15,6 @@ from typing import Any
 
 import apache_beam as beam
 import numpy as np
-import numpy.typing as npt
 from apache_beam.pvalue import AsIter, PCollection
 
 from beam_kmeans.batches import PAGE_ROWS, shuffle_keys, shuffled
@@ -146,12 +145,12 @@ class _WriteRun(beam.DoFn):
         seed, count = self._shuffle.random_seed, buckets_of(source)
 
         def write(writer: ShardWriter) -> None:
-            whole = _joined(list(source.read(source.shards[place])))
+            whole = Rows.joined(list(source.read(source.shards[place])))
             order = shuffled(seed, whole.row_numbers)
             bucket = (shuffle_keys(seed, whole.row_numbers[order]) * count).astype(np.int64)
             ends = np.searchsorted(bucket, np.arange(count + 1))
             for start, stop in itertools.pairwise(ends.tolist()):
-                writer.write(_picked(whole, order[start:stop]))
+                writer.write(whole.pick(order[start:stop]))
 
         name = f"runs/run-{place:06d}-{fingerprint}.arrow"
         yield _written(self._shuffle.output, source, name, write)
@@ -173,10 +172,10 @@ class _WriteShard(beam.DoFn):
             for run in runs:
                 reader = ShardReader(output, run, source.num_features, source.weighted)
                 parts.append(reader.block(place))
-            whole = _joined(parts)
+            whole = Rows.joined(parts)
             order = shuffled(self._shuffle.random_seed, whole.row_numbers)
             for start in range(0, len(order), step):
-                writer.write(_picked(whole, order[start : start + step]))
+                writer.write(whole.pick(order[start : start + step]))
 
         name = f"shuffled-{place:06d}-{fingerprint}.arrow"
         try:
@@ -235,20 +234,6 @@ def _written(
     return info
 
 
-def _joined(parts: list[Rows]) -> Rows:
-    weighted = any(part.weights is not None for part in parts)
-    return Rows(
-        np.concatenate([part.rows for part in parts]),
-        np.concatenate([part.weights for part in parts]) if weighted else None,
-        np.concatenate([part.row_numbers for part in parts]),
-    )
-
-
-def _picked(whole: Rows, places: npt.NDArray[np.intp]) -> Rows:
-    weights = None if whole.weights is None else whole.weights[places]
-    return Rows(whole.rows[places], weights, whole.row_numbers[places])
-
-
 class ShuffledShards:
     """The rows of a shuffled dataset by their positions; reads the blocks that hold them alone.
 
@@ -289,10 +274,10 @@ class ShuffledShards:
             for piece in self._pieces(start, stop):
                 waiting.append(piece)
                 if sum(len(part.rows) for part in waiting) >= self._part_rows:
-                    yield _joined(waiting)
+                    yield Rows.joined(waiting)
                     waiting.clear()
         if waiting:
-            yield _joined(waiting)
+            yield Rows.joined(waiting)
 
     def _pieces(self, start: int, stop: int) -> Iterator[Rows]:
         while start < stop:

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
-import numpy as np
 from apache_beam.options.pipeline_options import PipelineOptions
 from apache_beam.pvalue import AsIter, AsSingleton, PBegin, PCollection
 
@@ -68,7 +67,7 @@ class _ShardSet:
         size = self._plan.block_rows
         if sum(len(part.rows) for part in self._waiting) < size:
             return
-        joined = _join(self._waiting)
+        joined = Rows.joined(self._waiting)
         whole = len(joined.rows) // size * size
         for start in range(0, whole, size):
             self._write(joined.pick(slice(start, start + size)))
@@ -77,7 +76,7 @@ class _ShardSet:
     def close(self) -> None:
         """Writes what is left."""
         if self._waiting:
-            rest = _join(self._waiting)
+            rest = Rows.joined(self._waiting)
             if len(rest.rows):
                 self._write(rest)
         self._close_shard()
@@ -165,19 +164,6 @@ def _remove_other_lists(plan: StagePlan, groups: Iterable[GroupResult]) -> None:
     own = {_rejected_path(plan, group.number) for group in groups if group.rejected}
     found = files.list_files(files.join(glob.escape(plan.rejected), "*-[0-9]*.jsonl"))
     files.remove([path for path in found if path not in own])
-
-
-def _join(parts: list[Rows]) -> Rows:
-    if len(parts) == 1:
-        return parts[0]
-    weights = None
-    if parts[0].weights is not None:
-        weights = np.concatenate([part.weights for part in parts if part.weights is not None])
-    return Rows(
-        np.concatenate([part.rows for part in parts]),
-        weights,
-        np.concatenate([part.row_numbers for part in parts]),
-    )
 
 
 class _MeasureGroup(beam.DoFn):

@@ -1,7 +1,6 @@
 """MiniBatchStep: one step of mini-batch k-means over a batch of blocks."""
 
 import dataclasses
-import io
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from typing import Any, Literal, TypeAlias
@@ -17,9 +16,8 @@ from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.config import check_metric, checked_centers
 from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
-from beam_kmeans.io import files
 from beam_kmeans.minibatch import BatchSurvey, Learned
-from beam_kmeans.model import read_centers
+from beam_kmeans.model import read_array, read_centers
 from beam_kmeans.transforms.centers import CentersLike, check_features
 from beam_kmeans.transforms.counters import BlockCounter
 
@@ -201,7 +199,7 @@ class _Loader:
         elif isinstance(centers, str):
             centers = read_centers(centers, distance_metric=self._metric)[0]
         if isinstance(counts, str):
-            counts = _read_counts(counts)
+            counts = read_array(counts, "counts")
         if counts is None:
             return Learned.start(checked_centers("centers", centers, self._metric), self._metric)
         own = checked_centers("centers", centers)
@@ -228,15 +226,6 @@ def _checked_counts(counts: Any, num_clusters: int) -> npt.NDArray[np.float64]:
             "needed"
         )
     return numbers
-
-
-def _read_counts(path: str) -> Any:
-    try:
-        return np.load(io.BytesIO(files.read_bytes(path)), allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error}") from error
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} holds no counts: it is no .npy array of numbers") from error
 
 
 @dataclasses.dataclass

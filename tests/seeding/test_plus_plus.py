@@ -2,6 +2,7 @@ import itertools
 
 import numpy as np
 import pytest
+from sklearn.cluster import kmeans_plusplus
 
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import Fit
@@ -127,11 +128,10 @@ class TestPlusPlus:
         assert left[1] < 0.9 * left[0]
 
     def test_as_good_as_scikit_learns(self):
-        cluster = pytest.importorskip("sklearn.cluster")
         rows = data.digits()
         ours = [potential(rows, plus_plus(rows, ones(rows), 10, s, 0)) for s in range(15)]
         theirs = [
-            potential(rows, cluster.kmeans_plusplus(rows, 10, random_state=s, n_local_trials=1)[1])
+            potential(rows, kmeans_plusplus(rows, 10, random_state=s, n_local_trials=1)[1])
             for s in range(15)
         ]
         assert np.mean(ours) == pytest.approx(np.mean(theirs), rel=0.05)
