@@ -102,6 +102,11 @@ class BatchSurvey:
     squares: Fraction
     directionless: Directionless
 
+    @property
+    def rows(self) -> int:
+        """Of the iteration, whatever their weights."""
+        return int(self.survey.counts.sum()) + self.directionless.rows
+
     def add(self, other: BatchSurvey) -> BatchSurvey:
         """Merges another's into this one, in place, and returns this one."""
         self.survey.add(other.survey)
@@ -219,14 +224,14 @@ def _running(
 
 
 def outcome_of(
-    batch: BatchSurvey, shares: Sequence[tuple[Fraction, Fraction]], distance_metric: str, rows: int
+    batch: BatchSurvey, shares: Sequence[tuple[Fraction, Fraction]], distance_metric: str
 ) -> Outcome:
     """Joins the costs and shifts of all ranges of centers."""
     costs, shifts = zip(*shares, strict=True)
     measured = lloyd.measure(
         batch.survey, costs, batch.squares, distance_metric, batch.directionless
     )
-    return Outcome(measured, sum(shifts, Fraction(0)), rows)
+    return Outcome(measured, sum(shifts, Fraction(0)), batch.rows)
 
 
 def iteration(
@@ -250,18 +255,10 @@ def iteration(
         >>> learned.centers.tolist(), learned.counts.tolist(), float(outcome.measured.inertia)
         ([[1.0], [10.0]], [3.0, 1.0], 5.0)
     """
-    rows = 0
-
-    def counted() -> Iterator[Rows]:
-        nonlocal rows
-        for part in parts:
-            rows += len(part.rows)
-            yield part
-
     centers = Centers(learned.centers, distance_metric)
-    batch, totals = survey_of(centers, counted(), distance_metric, exponents)
+    batch, totals = survey_of(centers, parts, distance_metric, exponents)
     own = update(learned, totals, batch.survey, distance_metric)
-    return own.learned, outcome_of(batch, [(own.cost, own.shift)], distance_metric, rows)
+    return own.learned, outcome_of(batch, [(own.cost, own.shift)], distance_metric)
 
 
 def advance(

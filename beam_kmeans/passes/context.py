@@ -32,14 +32,14 @@ class ShardRef:
 class Context:
     """What passes and transitions need to know of the dataset.
 
-    Weights, exponents, variance and squares are of the rows as the metric measures them: under
-    cosine of unit rows, without the `directionless` ones.
+    `rows` is N, rows of any kind. Exponents, variance, squares and facts are of the rows as the
+    metric measures them: under cosine of unit rows, without the `directionless` ones.
     """
 
     dataset: str
+    rows: int
     num_features: int
     weighted: bool
-    total_weight: float
     exponents: tuple[int, ...]
     mean_variance: float
     sum_of_squares: Fraction
@@ -91,9 +91,9 @@ def context_of(
     total_weight = float(statistics.weight.to_fraction())
     return Context(
         dataset=dataset.path,
+        rows=dataset.rows,
         num_features=dataset.num_features,
         weighted=dataset.weighted,
-        total_weight=total_weight,
         exponents=tuple(statistics.exponents().tolist()),
         mean_variance=statistics.mean_variance(),
         sum_of_squares=statistics.sum_of_squares(),

@@ -8,7 +8,7 @@ and runner. A pass that has nothing to do reads nothing, and its transition hand
 import dataclasses
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import apache_beam as beam
 import numpy as np
@@ -58,17 +58,29 @@ class LloydIteration(beam.PTransform[Any, Any]):
         )
         if self._ranges == 1:
             return run | "Step" >> beam.ParDo(_StepFn(self._transition), AsIter(summaries))
-        surveys = summaries | "Survey" >> beam.Filter(lambda part: part[0] == lloyd.SURVEY)
-        results = (
-            summaries
-            | "Ranges" >> beam.Filter(lambda part: part[0] != lloyd.SURVEY)
-            | "SpreadRanges" >> beam.Reshuffle()
-            | "UpdateRanges"
-            >> beam.ParDo(_UpdateRangeFn(self._transition), AsSingleton(run), AsIter(surveys))
-        )
-        return run | "JoinRanges" >> beam.ParDo(
-            _JoinRangesFn(self._transition), AsIter(results), AsIter(surveys)
-        )
+        update, join = _UpdateRangeFn(self._transition), _JoinRangesFn(self._transition)
+        return run_by_ranges(run, summaries, update, join)
+
+
+def run_by_ranges(
+    run: PCollection[Any], summaries: PCollection[Any], update: beam.DoFn, join: beam.DoFn
+) -> PCollection[Any]:
+    """A transition in two layers: one element a range of centers, then one that joins them.
+
+    Args:
+        run: before the transition.
+        summaries: of a pass: (`lloyd.SURVEY`, a survey) and (range, its sums).
+        update: takes (range, its sums), the run and the surveys.
+        join: takes the run, what the updates gave and the surveys; gives the next run.
+    """
+    surveys = summaries | "Survey" >> beam.Filter(lambda part: part[0] == lloyd.SURVEY)
+    results = (
+        summaries
+        | "Ranges" >> beam.Filter(lambda part: part[0] != lloyd.SURVEY)
+        | "SpreadRanges" >> beam.Reshuffle()
+        | "UpdateRanges" >> beam.ParDo(update, AsSingleton(run), AsIter(surveys))
+    )
+    return run | "JoinRanges" >> beam.ParDo(join, AsIter(results), AsIter(surveys))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,11 +147,7 @@ class _Transition:
 
     def join(self, run: Run, results: list[RangeResult], survey: lloyd.Survey) -> Run:
         """Joins the ranges' results to the next state, and commits it."""
-        results = sorted(results, key=lambda result: result.place)
-        if len(results) != len(run.commit.centers):
-            raise DataError(
-                f"{len(results)} of {len(run.commit.centers)} ranges of centers came in"
-            )
+        results = in_order(results, len(run.commit.centers))
         context = run.context
         costs = [result.cost for result in results]
         measured = lloyd.measure(
@@ -177,8 +185,12 @@ class _StepFn(beam.DoFn):
             yield run
             return
         parts = dict(summaries)
-        survey = _survey(parts.pop(lloyd.SURVEY, None))
-        results = [self._transition.update(run, key, parts[key], survey) for key in parts]
+        survey = only_survey(part for part in parts.items() if part[0] == lloyd.SURVEY)
+        results = [
+            self._transition.update(run, key, totals, survey)
+            for key, totals in parts.items()
+            if key != lloyd.SURVEY
+        ]
         yield self._transition.join(run, results, survey)
 
 
@@ -192,7 +204,7 @@ class _UpdateRangeFn(beam.DoFn):
         self, element: tuple[int, ExactSums], run: Run, surveys: Iterable[tuple[int, lloyd.Survey]]
     ) -> Iterator[RangeResult]:
         key, totals = element
-        survey = _survey(next((survey for _, survey in surveys), None))
+        survey = only_survey(surveys)
         yield self._transition.update(run, key, totals, survey)
 
 
@@ -211,11 +223,40 @@ class _JoinRangesFn(beam.DoFn):
         if not self._transition.has_pass(run):
             yield run
             return
-        survey = _survey(next((survey for _, survey in surveys), None))
+        survey = only_survey(surveys)
         yield self._transition.join(run, list(results), survey)
 
 
-def _survey(found: lloyd.Survey | None) -> lloyd.Survey:
-    if found is None:
-        raise DataError("a pass over the dataset brought nothing home: it has no shards")
+class OfRange(Protocol):
+    """What came of one range of centers."""
+
+    @property
+    def place(self) -> int:
+        """Of the range."""
+
+
+R = TypeVar("R", bound=OfRange)
+S = TypeVar("S")
+
+
+def in_order(results: Iterable[R], ranges: int) -> list[R]:
+    """What came of each range of centers, in their order.
+
+    Raises:
+        DataError: not one of each.
+    """
+    found = sorted(results, key=lambda result: result.place)
+    if len(found) != ranges:
+        raise DataError(f"{len(found)} of {ranges} ranges of centers came in")
     return found
+
+
+def only_survey(surveys: Iterable[tuple[int, S]]) -> S:
+    """The one survey of a pass.
+
+    Raises:
+        DataError: there is none.
+    """
+    for _, survey in surveys:
+        return survey
+    raise DataError("a pass over the dataset brought nothing home: it has no shards")

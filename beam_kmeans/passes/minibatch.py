@@ -13,19 +13,19 @@ from typing import Any
 import apache_beam as beam
 import numpy as np
 import numpy.typing as npt
-from apache_beam.pvalue import AsIter, AsSingleton, PCollection
+from apache_beam.pvalue import AsSingleton, PCollection
 
 from beam_kmeans import lloyd, minibatch
 from beam_kmeans.checkpoint import Commit, FileRef, WorkDir, prepared_centers
 from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.config import Parameters
-from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState
 from beam_kmeans.io.manifest import StagedDataset
 from beam_kmeans.io.shards import ShardInfo
 from beam_kmeans.io.shuffling import ShuffledShards, ShuffleRows
 from beam_kmeans.minibatch import BatchSurvey, Learned
 from beam_kmeans.passes.context import Run
+from beam_kmeans.passes.lloyd import in_order, only_survey, run_by_ranges
 from beam_kmeans.sums import ExactSums
 
 
@@ -101,13 +101,12 @@ class _ShuffledShard:
     shard: ShardInfo
     start: int
     stop: int
-    rows: int  # N
 
 
 def _list_shards(path: str) -> Iterator[_ShuffledShard]:
-    whole, start = StagedDataset.open(path), 0
-    for shard in whole.shards:
-        yield _ShuffledShard(path, shard, start, start + shard.rows, whole.rows)
+    start = 0
+    for shard in StagedDataset.open(path).shards:
+        yield _ShuffledShard(path, shard, start, start + shard.rows)
         start += shard.rows
 
 
@@ -139,7 +138,7 @@ class _SequenceFn(beam.DoFn):
                 learned,
                 state,
                 step,
-                rows=dataset.rows,
+                rows=context.rows,
                 mean_variance=context.mean_variance,
                 exponents=np.array(context.exponents, np.int32),
             )
@@ -224,17 +223,8 @@ class _IterationPass(beam.PTransform[Any, Any]):
             | "Pass" >> beam.ParDo(_BatchPass(work, p), AsSingleton(run))
             | "Sum" >> beam.CombinePerKey(MergeSummaries())
         )
-        surveys = summaries | "Survey" >> beam.Filter(lambda part: part[0] == lloyd.SURVEY)
-        results = (
-            summaries
-            | "Ranges" >> beam.Filter(lambda part: part[0] != lloyd.SURVEY)
-            | "SpreadRanges" >> beam.Reshuffle()
-            | "UpdateRanges"
-            >> beam.ParDo(_UpdateRangeFn(work, p), AsSingleton(run), AsIter(surveys))
-        )
-        return run | "JoinRanges" >> beam.ParDo(
-            _JoinRangesFn(work, p), AsIter(results), AsIter(surveys)
-        )
+        update, join = _UpdateRangeFn(work, p), _JoinRangesFn(work, p)
+        return run_by_ranges(run, summaries, update, join)
 
 
 class _BatchPass(beam.DoFn):
@@ -250,7 +240,7 @@ class _BatchPass(beam.DoFn):
         here = [
             (max(start, ref.start) - ref.start, min(stop, ref.stop) - ref.start)
             for start, stop in minibatch.batch_of(
-                self._parameters, ref.rows, commit.state.iteration
+                self._parameters, context.rows, commit.state.iteration
             )
             if start < ref.stop and stop > ref.start
         ]
@@ -262,25 +252,9 @@ class _BatchPass(beam.DoFn):
         parts = shards.parts(here)
         exponents = np.array(context.exponents, np.int32)
         batch, totals = minibatch.survey_of(centers, parts, metric, exponents)
-        rows = sum(stop - start for start, stop in here)
-        yield lloyd.SURVEY, _Counted(batch, rows, ref.rows)
+        yield lloyd.SURVEY, batch
         for key, (start, stop) in enumerate(lloyd.ranges(centers.k, centers.d)):
             yield key, totals.part(start, stop)
-
-
-@dataclasses.dataclass
-class _Counted:
-    """A survey, how many rows it is of, and how many there are in all; a monoid."""
-
-    batch: BatchSurvey
-    rows: int
-    of_rows: int
-
-    def add(self, other: "_Counted") -> "_Counted":
-        """Merges another's into this one, in place, and returns this one."""
-        self.batch.add(other.batch)
-        self.rows += other.rows
-        return self
 
 
 class _UpdateRangeFn(beam.DoFn):
@@ -290,7 +264,7 @@ class _UpdateRangeFn(beam.DoFn):
         self._work, self._parameters = work, parameters
 
     def process(
-        self, element: tuple[int, ExactSums], run: Run, surveys: Iterable[tuple[int, _Counted]]
+        self, element: tuple[int, ExactSums], run: Run, surveys: Iterable[tuple[int, BatchSurvey]]
     ) -> Iterator[_RangeResult]:
         (key, totals), commit = element, run.commit
         ranges = lloyd.ranges(self._work.num_clusters, run.context.num_features)
@@ -302,7 +276,7 @@ class _UpdateRangeFn(beam.DoFn):
             means = self._work.load_array(commit.means[key]) if commit.means else None
             learned = Learned(centers, counts, means)
         metric = run.context.distance_metric
-        survey = _survey(surveys).batch.survey
+        survey = only_survey(surveys).survey
         own = minibatch.update(learned, totals, survey, metric, start)
         result = _save_range(self._work, own.learned, commit.state.iteration + 1, key, len(ranges))
         yield dataclasses.replace(result, cost=own.cost, shift=own.shift)
@@ -315,29 +289,19 @@ class _JoinRangesFn(beam.DoFn):
         self._work, self._parameters = work, parameters
 
     def process(
-        self, run: Run, results: Iterable[_RangeResult], surveys: Iterable[tuple[int, _Counted]]
+        self, run: Run, results: Iterable[_RangeResult], surveys: Iterable[tuple[int, BatchSurvey]]
     ) -> Iterator[Run]:
         if not _has_iteration(run, self._parameters):
             yield run
             return
         context, commit = run.context, run.commit
-        ordered = sorted(results, key=lambda result: result.place)
-        if len(ordered) != len(commit.centers):
-            raise DataError(f"{len(ordered)} of {len(commit.centers)} ranges of centers came in")
-        found = _survey(surveys)
+        ordered = in_order(results, len(commit.centers))
         outcome = minibatch.outcome_of(
-            found.batch,
+            only_survey(surveys),
             [(result.cost, result.shift) for result in ordered],
             context.distance_metric,
-            found.rows,
         )
         state = minibatch.advance(
-            commit.state, self._parameters, outcome, context.mean_variance, found.of_rows
+            commit.state, self._parameters, outcome, context.mean_variance, context.rows
         )
         yield dataclasses.replace(run, fit=_save_commit(self._work, ordered, state))
-
-
-def _survey(surveys: Iterable[tuple[int, _Counted]]) -> _Counted:
-    for _, survey in surveys:
-        return survey
-    raise DataError("an iteration brought nothing home: the shuffled dataset has no shards")

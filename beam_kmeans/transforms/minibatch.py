@@ -16,7 +16,7 @@ from beam_kmeans.combiners import MergeSummaries
 from beam_kmeans.config import check_metric, checked_centers
 from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
-from beam_kmeans.minibatch import BatchSurvey, Learned
+from beam_kmeans.minibatch import Learned
 from beam_kmeans.model import read_array, read_centers
 from beam_kmeans.transforms.centers import CentersLike, check_features
 from beam_kmeans.transforms.counters import BlockCounter
@@ -228,20 +228,6 @@ def _checked_counts(counts: Any, num_clusters: int) -> npt.NDArray[np.float64]:
     return numbers
 
 
-@dataclasses.dataclass
-class _Counted:
-    """A survey, and how many rows it is of; a monoid."""
-
-    batch: BatchSurvey
-    rows: int
-
-    def add(self, other: "_Counted") -> "_Counted":
-        """Merges another's into this one, in place, and returns this one."""
-        self.batch.add(other.batch)
-        self.rows += other.rows
-        return self
-
-
 class _TallyFn(beam.DoFn):
     """Sums a block under its nearest centers: emits a survey, and sums by ranges of centers."""
 
@@ -260,7 +246,7 @@ class _TallyFn(beam.DoFn):
         check_features(block, d)
         part = block.numbered()
         batch, totals = minibatch.survey_of(prepared.centers, [part], self._metric)
-        yield _Counted(batch, len(part.rows))
+        yield batch
         for key, (start, stop) in enumerate(lloyd.ranges(k, d)):
             yield beam.pvalue.TaggedOutput(self.SUMS, (key, totals.part(start, stop)))
 
@@ -276,7 +262,7 @@ class _UpdateFn(beam.DoFn):
     ) -> Iterator[tuple[int, minibatch.Update]]:
         (key, totals), learned = element, self._loader.get(centers, counts).learned
         start, stop = lloyd.ranges(*learned.centers.shape)[key]
-        survey = found.batch.survey
+        survey = found.survey
         own = learned.part(start, stop)
         yield key, minibatch.update(own, totals, survey, self._metric, start)
 
@@ -294,7 +280,7 @@ class _JoinFn(beam.DoFn):
             raise DataError("the batch has no rows")
         parts = [update for _, update in sorted(updates, key=lambda pair: pair[0])]
         shares = [(part.cost, part.shift) for part in parts]
-        outcome = minibatch.outcome_of(found.batch, shares, self._metric, found.rows)
+        outcome = minibatch.outcome_of(found, shares, self._metric)
         learned = [part.learned for part in parts]
         centers = np.concatenate([own.centers for own in learned])
         counts = [own.counts for own in learned if own.counts is not None]

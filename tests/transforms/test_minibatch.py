@@ -190,4 +190,4 @@ def test_its_partial_sums_are_merged_and_pickled():
         merge.merge_accumulators([merge.add_input([], survey) for survey in surveys])
     )
     assert both.rows == 600
-    assert isinstance(pickle.loads(pickle.dumps(both)).batch.survey.counts, np.ndarray)
+    assert isinstance(pickle.loads(pickle.dumps(both)).survey.counts, np.ndarray)
