@@ -15,7 +15,7 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
-from beam_kmeans import sums
+from beam_kmeans import rounding, sums
 from beam_kmeans.distances import Centers, scores
 from beam_kmeans.errors import DataError
 from beam_kmeans.sampling import row_hash
@@ -256,8 +256,8 @@ def update_range(
         if distance_metric == "cosine":
             new[filled], rise = _directions(centers[filled], kept, own)
         else:
-            new[filled] = sums.quotients(kept, own)
-            spacings = sums.half_spacing(new[filled]) ** 2
+            new[filled] = rounding.quotients(kept, own)
+            spacings = rounding.half_spacing(new[filled]) ** 2
             rise = float((own.to_float64()[:, None] * spacings).sum())
     for move in moves:
         if start <= move.empty < stop:
@@ -270,7 +270,7 @@ def _directions(
     before: npt.NDArray[np.float32], totals: ExactSums, weights: ExactSums
 ) -> tuple[npt.NDArray[np.float32], float]:
     """The directions of sums [m, d] of weights [m], and how much cost their rounding can add."""
-    found, directed = sums.directions(totals)
+    found, directed = rounding.directions(totals)
     # With a cost of W |c|^2 / 2 - c.S and u = S / |S|, of all unit vectors the best: from v + f to
     # u + e it rises by at most e.(W u - S) + W |e|^2 / 2 + f.(S - W v) - W |f|^2 / 2 - D, where D =
     # |S| - v.S, |S - W v|^2 = (W - |S|)^2 + 2 W D, and sqrt(2 W D) |f| - D <= W |f|^2 / 2. In all
@@ -282,7 +282,7 @@ def _directions(
     lengths = _lengths(wide / scale[:, None]) * scale
     gap = np.abs(weight - lengths) + weight * slack
     old = np.abs(_lengths(before.astype(np.float64)) - 1) + slack
-    new = _lengths(sums.half_spacing(found)) * (1 + slack)
+    new = _lengths(rounding.half_spacing(found)) * (1 + slack)
     rises = gap * (old + new) + weight * new**2 / 2
     return np.where(directed[:, None], found, before), math.fsum(rises[directed].tolist())
 

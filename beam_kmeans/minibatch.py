@@ -29,7 +29,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from beam_kmeans import lloyd, sums
+from beam_kmeans import lloyd, rounding, sums
 from beam_kmeans.batches import intervals, shuffled
 from beam_kmeans.config import Parameters
 from beam_kmeans.dataset import Dataset
@@ -219,7 +219,7 @@ def _running(
         # Of 26 bits, times 24 of a center: exact.
         totals.add_floats(half[:, None] * wide)
     weights.add_floats(counts)
-    new = sums.quotients(totals, weights)
+    new = rounding.quotients(totals, weights)
     return new, weights.rounded()
 
 

@@ -16,8 +16,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from beam_kmeans.values import sums_of_squares
-
 Floats = npt.NDArray[np.float64]
 
 DIGIT_BITS = 40
@@ -351,101 +349,6 @@ def split(values: Floats) -> tuple[Floats, Floats]:
     scaled = values * _SPLITTER
     high = scaled - (scaled - values)
     return high, values - high
-
-
-def quotients(sums: ExactSums, divisors: ExactSums) -> npt.NDArray[np.float32]:
-    """Sums [k, d] / divisors [k] (each above 0), exactly, rounded once to canonical float32."""
-    numerator = sums.to_float64()
-    denominator = divisors.to_float64()[:, None]
-    quotient = numerator / denominator
-    rounded = quotient.astype(np.float32)
-    # The float64 quotient is within 2**-48: where the float32 nearest to both ends is the same,
-    # that is the rounding; the rest, so near to the middle of two float32, is done exactly.
-    below, above = quotient * (1 - 2.0**-48), quotient * (1 + 2.0**-48)
-    unsure = np.nonzero(below.astype(np.float32) != above.astype(np.float32))
-    if len(unsure[0]):
-        ends = below[unsure].astype(np.float32), above[unsure].astype(np.float32)
-        parts = ExactSums(unsure[0].shape, sums.low, sums.digits[:, unsure[0], unsure[1]])
-        rounded[unsure] = _nearest_of(ends, parts, divisors.at(unsure[0]))
-    rounded[np.abs(rounded) < np.finfo(np.float32).tiny] = 0.0
-    return rounded
-
-
-def directions(sums: ExactSums) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Sums [k, d] over their lengths, exactly, rounded once to canonical float32.
-
-    Returns:
-        float32 [k, d], and whether each sum has a direction, bool [k]: one that is exactly 0 has
-        none, and is 0 here.
-    """
-    wide = sums.to_float64()
-    directed = (sums.digits != 0).any(axis=(0, 2))
-    # By a power of two, so that no square is lost or too large.
-    wide = np.ldexp(wide, -np.frexp(np.abs(wide).max(axis=1, keepdims=True))[1])
-    squares = sums_of_squares(wide)
-    quotient = wide / np.sqrt(np.where(directed, squares, 1.0))[:, None]
-    # A sum is within 2**-50, and the squares' sum within a rounding for each layer of additions.
-    bound = (sums.shape[1].bit_length() + 16) * 2.0**-51
-    rounded = quotient.astype(np.float32)
-    below = (quotient * (1 - bound)).astype(np.float32)
-    above = (quotient * (1 + bound)).astype(np.float32)
-    unsure = np.argwhere(below != above)
-    lengths: dict[int, Fraction] = {}
-    for row, column in unsure.tolist():
-        if row not in lengths:
-            exact = sums.part(row, row + 1).to_fractions()
-            lengths[row] = sum((value * value for value in exact), Fraction(0))
-        value = _fraction(sums.digits[:, row, column].tolist(), sums.low)
-        near, far = below[row, column], above[row, column]
-        rounded[row, column] = _nearer(near, far, value * value / lengths[row])
-    rounded[np.abs(rounded) < np.finfo(np.float32).tiny] = 0.0
-    return rounded, directed
-
-
-def _nearer(near: np.float32, far: np.float32, square: Fraction) -> np.float32:
-    """Which of two neighbours, `near` the nearer to 0, a number of this square rounds to."""
-    middle = (abs(Fraction(float(near))) + abs(Fraction(float(far)))) / 2
-    if square == middle * middle:
-        return near if int(near.view(np.uint32)) & 1 == 0 else far
-    return near if square < middle * middle else far
-
-
-def _nearest_of(
-    ends: tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]],
-    sums: ExactSums,
-    divisors: ExactSums,
-) -> npt.NDArray[np.float32]:
-    """float32 [m]: which of two neighbours sums [m] / divisors [m] are nearest to, exactly."""
-    low, high = np.minimum(*ends), np.maximum(*ends)
-    middle = (low.astype(np.float64) + high) / 2
-    # Of 25 bits. The sign of sum - middle * divisor says on which side of it the quotient is.
-    for product in products(divisors, -middle):
-        sums.add_floats(product)
-    digits = sums.carried().digits
-    tied = ~(digits != 0).any(axis=0)
-    even = (low.view(np.uint32) & 1) == 0
-    return np.where(np.where(tied, even, digits[-1] < 0), low, high)
-
-
-def nearest_float32(value: Fraction) -> np.float32:
-    """The float32 nearest to an exact number; of two, the one with an even last bit."""
-    with np.errstate(over="ignore"):
-        guess = np.float32(float(value))
-        candidates = (
-            np.nextafter(guess, np.float32(-np.inf)),
-            guess,
-            np.nextafter(guess, np.float32(np.inf)),
-        )
-    return min(
-        (c for c in candidates if np.isfinite(c)),
-        key=lambda c: (abs(Fraction(float(c)) - value), int(c.view(np.uint32)) & 1),
-    )
-
-
-def half_spacing(values: npt.NDArray[np.float32]) -> Floats:
-    """An upper bound of how far a float32 is from the number that was rounded to it."""
-    spacing = np.spacing(np.abs(values)).astype(np.float64) / 2
-    return np.maximum(spacing, float(np.finfo(np.float32).tiny))
 
 
 def _fraction(digits: list[Any], low: int) -> Fraction:

@@ -25,6 +25,8 @@ FLOORS = [
         "dataset",
         "fitting",
         "in_memory",
+        "rounding",
+        "arrivals",
         "batches",
         "minibatch",
     },

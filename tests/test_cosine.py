@@ -16,8 +16,9 @@ from beam_kmeans.distances import Centers
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import FitState, advance, fit_from
 from beam_kmeans.io.manifest import Standardization
+from beam_kmeans.rounding import directions
 from beam_kmeans.statistics import Directionless, Statistics
-from beam_kmeans.sums import ExactSums, directions
+from beam_kmeans.sums import ExactSums
 from beam_kmeans.tally import LloydTally, Rows, directionless_of, in_metric
 from beam_kmeans.values import unit_rows
 from tests import cases, data, oracles

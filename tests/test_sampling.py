@@ -385,3 +385,29 @@ class TestRanges:
         for sample in by_range.values():
             total.add(sample)
         assert entries(total) == naive(rows, keys, np.arange(200), 30)
+
+
+class TestKeyRanges:
+    @given(st.lists(st.floats(0, 1e300), max_size=40), st.sampled_from([1, 2, 64, 2**17]))
+    def test_ranges_ascend_with_keys(self, keys, parts):
+        which = sampling.key_ranges(np.sort(np.array(keys, float)), parts)
+        assert (np.diff(which) >= 0).all()
+        assert (which >= 0).all()
+        assert (which < 2**32).all()
+
+    @pytest.mark.parametrize(
+        ("entries", "most", "parts"), [(1, 8, 1), (8, 8, 1), (9, 8, 2), (100, 8, 16)]
+    )
+    def test_parts_for_a_number_of_entries(self, entries, most, parts):
+        assert sampling.parts_for(entries, most) == parts
+
+    @pytest.mark.parametrize("scale", [1e-60, 1.0, 1e60])
+    def test_a_large_sample_is_cut_small_whatever_the_scale(self, monkeypatch, scale):
+        monkeypatch.setattr(sampling, "RANGE_ENTRIES", 100)
+        keys = sampling.exponential_keys(0, 1, 0, np.arange(20_000), None) * scale
+        sample = DistinctSample.zero(2000)
+        sample.include(np.arange(20_000, dtype=np.float32)[:, None], keys, np.arange(20_000))
+        parts = list(sample.key_ranges())
+        assert max(len(part.keys) for _, part in parts) < 200
+        joined = [key for _, part in parts for key in part.keys.tolist()]
+        assert joined == sample.keys.tolist()

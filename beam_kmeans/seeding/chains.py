@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_kmeans import sums
+from beam_kmeans.arrivals import Arrivals, ArrivalSample
 from beam_kmeans.sampling import (
     CHAIN,
     COINS,
@@ -18,8 +19,6 @@ from beam_kmeans.sampling import (
     DISTANT,
     INITIAL_ROWS,
     PROPOSALS,
-    Arrivals,
-    ArrivalSample,
     DistinctSample,
     exponential_keys,
     uniforms,

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from beam_kmeans.arrivals import Arrivals, ArrivalSample
 from beam_kmeans.config import CentersFunction, as_array, checked_centers, name_of_function
-from beam_kmeans.sampling import SAMPLE, Arrivals, ArrivalSample
+from beam_kmeans.sampling import SAMPLE
 from beam_kmeans.seeding.state import Facts, Memory, Seeding
 from beam_kmeans.tally import Rows
 

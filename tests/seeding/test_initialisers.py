@@ -88,7 +88,7 @@ def test_weights_of_one_are_no_weights(choice):
 def test_ranges_change_no_byte(choice, monkeypatch):
     expected = centers_of(Shards(data.blobs(), weights(600)), parameters(choice))
     monkeypatch.setattr("beam_kmeans.sampling.RANGE_ENTRIES", 3)
-    monkeypatch.setattr("beam_kmeans.sampling.RANGE_VALUES", 50)
+    monkeypatch.setattr("beam_kmeans.arrivals.RANGE_VALUES", 50)
     monkeypatch.setattr("beam_kmeans.seeding.oversampling.RANGE_CANDIDATES", 4)
     source = Shards(data.blobs(), weights(600))
     assert centers_of(source, parameters(choice)).tobytes() == expected.tobytes()

@@ -5,13 +5,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from beam_kmeans import sampling
+from beam_kmeans import arrivals as arrivals_room
+from beam_kmeans.arrivals import Arrivals, ArrivalSample
 from beam_kmeans.sampling import (
     PROPOSALS,
     SAMPLE,
-    Arrivals,
-    ArrivalSample,
-    DistinctSample,
     exponential_keys,
     uniforms,
 )
@@ -44,7 +42,7 @@ class TestArrivals:
     @pytest.mark.parametrize("block", [1, 4, 6])
     @pytest.mark.parametrize("wave", [1, 7, 1024])
     def test_they_are_sums_of_exponentials_in_order(self, size, block, wave, monkeypatch):
-        monkeypatch.setattr(sampling, "_WAVE_VALUES", wave)
+        monkeypatch.setattr(arrivals_room, "_WAVE_VALUES", wave)
         for seed in range(5):
             found = arrivals(size, seed, block=block)
             expected = by_definition(size, seed, WEIGHTS)
@@ -137,7 +135,7 @@ class TestArrivalSample:
         assert [(time, number) for time, number, _ in entries(merged)] == expected
 
     def test_ranges_hold_every_entry_once_and_in_order(self, monkeypatch):
-        monkeypatch.setattr(sampling, "RANGE_VALUES", 64)
+        monkeypatch.setattr(arrivals_room, "RANGE_VALUES", 64)
         rows = np.random.default_rng(0).normal(size=(3000, 4)).astype(np.float32)
         sample = arrivals(500, 0, rows=rows, weights=None, numbers=np.arange(3000), block=500)
         parts = list(sample.key_ranges())
@@ -147,29 +145,3 @@ class TestArrivalSample:
         assert max(len(part.times) for _, part in parts) * 4 <= 2 * 64
         monkeypatch.undo()
         assert [number for number, _ in sample.key_ranges()] == [0]
-
-
-class TestKeyRanges:
-    @given(st.lists(st.floats(0, 1e300), max_size=40), st.sampled_from([1, 2, 64, 2**17]))
-    def test_ranges_ascend_with_keys(self, keys, parts):
-        which = sampling.key_ranges(np.sort(np.array(keys, float)), parts)
-        assert (np.diff(which) >= 0).all()
-        assert (which >= 0).all()
-        assert (which < 2**32).all()
-
-    @pytest.mark.parametrize(
-        ("entries", "most", "parts"), [(1, 8, 1), (8, 8, 1), (9, 8, 2), (100, 8, 16)]
-    )
-    def test_parts_for_a_number_of_entries(self, entries, most, parts):
-        assert sampling.parts_for(entries, most) == parts
-
-    @pytest.mark.parametrize("scale", [1e-60, 1.0, 1e60])
-    def test_a_large_sample_is_cut_small_whatever_the_scale(self, monkeypatch, scale):
-        monkeypatch.setattr(sampling, "RANGE_ENTRIES", 100)
-        keys = exponential_keys(0, 1, 0, np.arange(20_000), None) * scale
-        sample = DistinctSample.zero(2000)
-        sample.include(np.arange(20_000, dtype=np.float32)[:, None], keys, np.arange(20_000))
-        parts = list(sample.key_ranges())
-        assert max(len(part.keys) for _, part in parts) < 200
-        joined = [key for _, part in parts for key in part.keys.tolist()]
-        assert joined == sample.keys.tolist()
