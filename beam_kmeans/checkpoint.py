@@ -13,8 +13,8 @@ import json
 import logging
 import re
 import threading
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -259,8 +259,28 @@ def _commit_order(path: str) -> tuple[int, bool, str]:
     return int(found.group(1)), found.group(2) == "finished", path
 
 
-_PREPARED: dict[tuple[str, tuple[FileRef, ...], str], Centers] = {}
-_PREPARING = threading.Lock()
+K = TypeVar("K")
+V = TypeVar("V")
+
+
+class LastTwo(Generic[K, V]):
+    """The two things that were made last, kept for all threads of a process."""
+
+    def __init__(self) -> None:
+        self._kept: dict[K, V] = {}
+        self._making = threading.Lock()
+
+    def get(self, key: K, make: Callable[[], V]) -> V:
+        """What was made for a key, or is made now."""
+        with self._making:
+            if key not in self._kept:
+                while len(self._kept) >= 2:
+                    del self._kept[next(iter(self._kept))]
+                self._kept[key] = make()
+            return self._kept[key]
+
+
+_PREPARED: LastTwo[tuple[str, tuple[FileRef, ...], str], Centers] = LastTwo()
 
 
 def prepared_centers(
@@ -268,9 +288,4 @@ def prepared_centers(
 ) -> Centers:
     """The centers of a commit, ready for kernels: loaded once a process."""
     key = (work.path, refs, distance_metric)
-    with _PREPARING:
-        if key not in _PREPARED:
-            while len(_PREPARED) >= 2:
-                del _PREPARED[next(iter(_PREPARED))]
-            _PREPARED[key] = Centers(work.load_centers(refs), distance_metric)
-        return _PREPARED[key]
+    return _PREPARED.get(key, lambda: Centers(work.load_centers(refs), distance_metric))

@@ -9,13 +9,12 @@ import hashlib
 import json
 import logging
 import re
-import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from beam_kmeans.checkpoint import FORMAT_VERSION, FileRef, WorkDir
+from beam_kmeans.checkpoint import FORMAT_VERSION, FileRef, LastTwo, WorkDir
 from beam_kmeans.errors import DataError
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import read_json, write_json
@@ -157,8 +156,7 @@ def _files_of(commit: SeedingCommit) -> Iterator[FileRef]:
         yield commit.drawn
 
 
-_PREPARED: dict[tuple[str, str], Seeding] = {}
-_PREPARING = threading.RLock()
+_PREPARED: LastTwo[tuple[str, str], Seeding] = LastTwo()
 
 
 def prepared_seeding(work: WorkDir, commit: SeedingCommit) -> Seeding:
@@ -167,13 +165,7 @@ def prepared_seeding(work: WorkDir, commit: SeedingCommit) -> Seeding:
     Raises:
         DataError: a file that it names is missing or damaged.
     """
-    key = (work.path, commit.path)
-    with _PREPARING:
-        if key not in _PREPARED:
-            while len(_PREPARED) >= 2:
-                del _PREPARED[next(iter(_PREPARED))]
-            _PREPARED[key] = _load(work, commit)
-        return _PREPARED[key]
+    return _PREPARED.get((work.path, commit.path), lambda: _load(work, commit))
 
 
 def _load(work: WorkDir, commit: SeedingCommit) -> Seeding:
