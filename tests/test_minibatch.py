@@ -218,6 +218,9 @@ def test_surveys_of_parts_of_a_batch_are_a_monoid(metric):
     laws.check_monoid(zero, parts, value)
     whole = survey_of(centers, [rows_of(rows, WEIGHTS[:300])], metric)[0]
     assert value(laws.merged(zero, parts)) == value(whole)
+    # The row of zeros is one of them, and those of weight 0 are too.
+    assert whole.rows == laws.merged(zero, parts).rows == 300
+    assert whole.directionless.rows == (metric == "cosine")
 
 
 # Whole fits

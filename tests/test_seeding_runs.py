@@ -353,6 +353,27 @@ def test_a_damaged_state_is_passed_over(source, tmp_path, whole, caplog):
     assert runs.arrays(work) == runs.arrays(whole)
 
 
+@pytest.mark.parametrize("damage", ["missing", "bit"])
+def test_rows_of_a_state_that_are_damaged_are_looked_up_again(
+    source, tmp_path, whole, caplog, damage
+):
+    work = shutil.copytree(whole, tmp_path / "work")
+    for path in [*runs.commits(work), *work.glob("seeding/pass=04/*.json")]:
+        path.unlink()
+    (rows,) = work.glob("seeding/pass=03/rows-*.npy")
+    if damage == "missing":
+        rows.unlink()
+    else:
+        content = bytearray(rows.read_bytes())
+        content[-3] ^= 1
+        rows.write_bytes(content)
+    run(source, work, "kmeans_plus_plus")
+    assert "Passed over, as if it had not been written" in caplog.text
+    assert rows.name in caplog.text
+    assert runs.arrays(work) == runs.arrays(whole)
+    assert runs.outcome(work / "model") == in_memory("kmeans_plus_plus")
+
+
 #: One round is asked for, and halves the cost; so there is a second, which is for another job.
 LONG = {"seeding_rounds": 1, "seeding_oversampling": 1.0}
 
