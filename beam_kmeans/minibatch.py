@@ -1,4 +1,4 @@
-"""Mini-batch: what the rows of an iteration change, when a fit ends, and a whole fit in memory.
+"""Mini-batch: what the rows of an iteration change, and when a fit ends.
 
 An iteration assigns `mini_batch_steps_per_iteration` x `batch_size` rows to the published centers,
 which stay fixed in it, and then updates those that rows came to; the others keep their bytes.
@@ -30,19 +30,15 @@ import numpy as np
 import numpy.typing as npt
 
 from beam_kmeans import lloyd, rounding, sums
-from beam_kmeans.batches import intervals, shuffled
+from beam_kmeans.batches import intervals
 from beam_kmeans.config import Parameters
-from beam_kmeans.dataset import Dataset
 from beam_kmeans.distances import Centers
-from beam_kmeans.fitting import Fit, FitState, Trend, check_start, fit_from
+from beam_kmeans.fitting import FitState, Trend
 from beam_kmeans.lloyd import Measure
 from beam_kmeans.statistics import Directionless
 from beam_kmeans.sums import ExactSums
 from beam_kmeans.tally import LloydTally, Rows, directionless_of, in_metric
 from beam_kmeans.values import unit_rows
-
-#: Rows that are gathered at a time.
-_PART_ROWS = 8192
 
 Floats = npt.NDArray[np.float32]
 Counts = npt.NDArray[np.float64]
@@ -335,20 +331,6 @@ class Shuffled(Protocol):
         """Yields the rows at ranges of positions, as they are in the data."""
 
 
-class ShuffledMemory:
-    """The rows of a dataset at hand, numbered from 0 to N - 1, by their shuffled positions."""
-
-    def __init__(self, dataset: Dataset, seed: int) -> None:
-        self._dataset = dataset
-        self.rows = dataset.statistics.rows + dataset.directionless.rows
-        self._order = shuffled(seed, np.arange(self.rows))
-
-    def parts(self, positions: list[tuple[int, int]]) -> Iterator[Rows]:
-        numbers = np.concatenate([self._order[start:stop] for start, stop in positions])
-        for start in range(0, len(numbers), _PART_ROWS):
-            yield self._dataset.pick(numbers[start : start + _PART_ROWS])
-
-
 def run(
     source: Shuffled,
     parameters: Parameters,
@@ -379,27 +361,6 @@ def run(
         learned, outcome = iteration(learned, parts, parameters.distance_metric, exponents)
         state = advance(state, parameters, outcome, mean_variance, rows)
     return learned, state
-
-
-def fit(dataset: Dataset, parameters: Parameters, centers: Floats) -> Fit:
-    """Runs the iterations from these centers, and measures the last ones by one full pass.
-
-    Raises:
-        DataError: the data cannot be clustered so.
-    """
-    check_start(dataset, parameters, centers)
-    at_hand = ShuffledMemory(dataset, parameters.random_seed)
-    learned, state = run(
-        at_hand,
-        parameters,
-        first(parameters, centers),
-        FitState(),
-        parameters.max_iterations,
-        rows=at_hand.rows,
-        mean_variance=dataset.statistics.mean_variance(),
-        exponents=dataset.statistics.exponents(),
-    )
-    return fit_from(dataset, parameters, learned.centers, state)
 
 
 def first(parameters: Parameters, centers: Floats) -> Learned:

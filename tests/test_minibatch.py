@@ -13,7 +13,7 @@ from beam_kmeans.config import METRICS, Parameters
 from beam_kmeans.dataset import MemoryDataset
 from beam_kmeans.distances import Centers
 from beam_kmeans.fitting import FitState
-from beam_kmeans.in_memory import fit
+from beam_kmeans.in_memory import ShuffledMemory, fit
 from beam_kmeans.lloyd import FarRows, Survey
 from beam_kmeans.minibatch import BatchSurvey, Learned, iteration, survey_of
 from beam_kmeans.statistics import Directionless
@@ -257,7 +257,7 @@ def test_a_fit_that_stops_and_goes_on_is_the_same_fit():
         "mean_variance": dataset.statistics.mean_variance(),
         "exponents": dataset.statistics.exponents(),
     }
-    source = minibatch.ShuffledMemory(dataset, p.random_seed)
+    source = ShuffledMemory(dataset, p.random_seed)
     learned, state = minibatch.first(p, p.initial_clusters), FitState()
     for _ in range(6):
         learned, state = minibatch.run(source, p, learned, state, 1, **known)
