@@ -30,7 +30,7 @@ from beam_kmeans.running import JobError, only_launches, run_pipeline, template_
 from beam_kmeans.seeding.rows import check_rows
 from beam_kmeans.seeding.run import chosen, initialiser_of
 from beam_kmeans.seeding_checkpoint import SeedingCommit, last_seeding, prepared_seeding
-from beam_kmeans.segment import Start, build_segment, progress_of, publish
+from beam_kmeans.segment import Start, build_segment, progress_of, publish, publish_state
 
 _log = logging.getLogger(__name__)
 
@@ -221,7 +221,7 @@ class _Driver:
         )
 
     def ensure_published(self, last: tuple[str, Commit]) -> None:
-        """Writes the model of a finished run where it is asked for now, if it is not there."""
+        """Writes what a finished run leaves where it is asked for now, if it is not there."""
         state = last[1].state
         try:
             there = KMeansModel.load(self.model_dir)
@@ -230,6 +230,9 @@ class _Driver:
         if there is None or tuple(there.history) != state.history:
             metric = self.parameters.distance_metric
             publish(self.work, self.model_dir, self._staged().path, last[1], metric)
+        else:
+            # A run that was killed between the two has a model beside an older state.
+            publish_state(self.work, last[1])
 
     def _staged(self) -> StagedDataset:
         if self.dataset is None:

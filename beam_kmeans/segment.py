@@ -164,14 +164,20 @@ def progress_of(work: WorkDir, commit: Commit | None) -> Progress:
 def publish(
     work: WorkDir, model_dir: str, dataset: str, commit: Commit | None, distance_metric: str
 ) -> None:
-    """Writes `state.json` for people and schedulers, and the model of a finished run."""
-    progress = dataclasses.asdict(progress_of(work, commit))
-    fields = {"format_version": FORMAT_VERSION, "iteration": progress.pop("iterations"), **progress}
+    """Writes the model of a finished run, and `state.json` for people and schedulers."""
     if commit is not None and commit.state.finished:
         model = finished_model(work, dataset, commit, distance_metric)
         model.save(model_dir)
-    text = json.dumps(fields, indent=1) + "\n"
-    files.write_bytes(files.join(work.path, "state.json"), text.encode())
+    publish_state(work, commit)
+
+
+def publish_state(work: WorkDir, commit: Commit | None) -> None:
+    """Writes `state.json`, unless it says so already."""
+    progress = dataclasses.asdict(progress_of(work, commit))
+    fields = {"format_version": FORMAT_VERSION, "iteration": progress.pop("iterations"), **progress}
+    path, text = files.join(work.path, "state.json"), (json.dumps(fields, indent=1) + "\n").encode()
+    if not files.exists(path) or files.read_bytes(path) != text:
+        files.write_bytes(path, text)
 
 
 def finished_model(

@@ -1,5 +1,6 @@
 """A run that is killed, at any moment and any number of times, ends in the same bytes."""
 
+import json
 import pathlib
 import shutil
 import signal
@@ -104,6 +105,15 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bytes(source, whole, tmp_path
     assert len(runs.unfinished(tmp_path)) == kill.half
     assert not (tmp_path / "work" / "model" / "model.json").exists()
     check_nothing_half_written(tmp_path / "work")
+    assert kills.run(command, log) == 0
+    check_same(tmp_path / "work", whole[0])
+
+
+def test_a_run_that_was_killed_between_model_and_state_tells_its_state(source, whole, tmp_path):
+    command, log = arguments(source, tmp_path / "work"), tmp_path / "log"
+    kill = kills.Kill(1, AFTER, "model/model.json")
+    assert kills.run(command, log, kill) == -signal.SIGKILL
+    assert not json.loads((tmp_path / "work" / "state.json").read_text())["finished"]
     assert kills.run(command, log) == 0
     check_same(tmp_path / "work", whole[0])
 
