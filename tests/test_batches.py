@@ -29,6 +29,10 @@ def walk(seed, rows, epoch):
     return found
 
 
+def test_the_size_of_a_page_is_a_constant_of_the_format():
+    assert PAGE_ROWS == 4096
+
+
 @pytest.mark.parametrize("rows", [1, 2, 4095, 4096, 4097, 20_000])
 def test_an_epoch_is_a_walk_through_all_rows_once(rows):
     for epoch in range(3):

@@ -67,25 +67,28 @@ def test_files_give_what_memory_gives(source, tmp_path, monkeypatch, way, fields
     assert runs.outcome(found) == runs.outcome(configured.fit(rows))
 
 
-@pytest.mark.heavy
-@pytest.mark.runners
 def test_a_run_in_jobs_of_one_iteration_and_its_report(source, tmp_path, monkeypatch):
     rows, pattern = source
-    whole = kmeans().fit(rows)
     job = TrainJob(kmeans(), (str(pattern),), str(tmp_path / "work"), iterations_per_job=1)
-    by(monkeypatch, SEQUENCE)
-    short = dataclasses.replace(job, parameters=kmeans(max_iterations=1))
-    report = train(short, pipeline_options(None))
+
+    def go_on(way, iterations):
+        by(monkeypatch, way)
+        parameters = kmeans(max_iterations=iterations)
+        return train(dataclasses.replace(job, parameters=parameters), pipeline_options(None))
+
+    report = go_on(SEQUENCE, 1)
     assert (report.iterations, report.jobs, report.passes) == (1, 1, 3)
-    by(monkeypatch, PASSES)
-    # Goes on where the shorter fit ended, the other way, and shuffles nothing again.
+    # Goes on where the shorter fit ended, either way, and shuffles nothing again.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shuffled-*.arrow")}
-    report = train(job, pipeline_options(None))
-    assert (report.iterations, report.jobs, report.passes) == (3, 2, 3)
+    report = go_on(PASSES, 2)
+    assert (report.iterations, report.jobs, report.passes) == (2, 1, 3)
+    report = go_on(SEQUENCE, 4)
+    assert (report.iterations, report.jobs, report.passes) == (4, 2, 3)
     assert before == {path: path.stat().st_mtime_ns for path in before}
+    whole = kmeans(max_iterations=4).fit(rows)
     assert runs.outcome(report.model_dir) == runs.outcome(whole)
     assert report.inertia == whole.inertia
-    again = train(job, pipeline_options(None))
+    again = go_on(SEQUENCE, 4)
     assert (again.jobs, again.finished, again.passes) == (0, True, 3)
 
 

@@ -378,8 +378,6 @@ def test_rows_of_a_state_that_are_damaged_are_looked_up_again(
 LONG = {"seeding_rounds": 1, "seeding_oversampling": 1.0}
 
 
-@pytest.mark.heavy
-@pytest.mark.runners
 def test_rounds_beyond_those_asked_for_are_for_the_next_job(source, tmp_path):
     asked = job(source, tmp_path, "kmeans_plus_plus", max_iterations=1, **LONG)
     first = run_segment(asked, pipeline_options())

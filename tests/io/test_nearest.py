@@ -95,6 +95,12 @@ def test_a_file_in_anothers_place_is_not_taken_for_it(side):
     assert recalled(other, CANDIDATES[:2]) == [0, 0]
 
 
+def test_a_file_in_another_shards_place_is_not_taken_for_its(side):
+    shard = ShardInfo(SHARD.path, 50, 4000, 0, "f" * 32)
+    keep(side, CANDIDATES).rename(side.path(shard, CANDIDATES))
+    assert recalled(side, CANDIDATES, shard) == [0, 0]
+
+
 def test_a_missing_file_is_no_error(side):
     assert recalled(side, CANDIDATES) == [0, 0]
     assert recalled(side, []) == [0, 0]

@@ -204,6 +204,24 @@ class TestOneGroup:
         assert (state.passes, state.lookups) == (1 + distant, 1)
 
 
+def test_every_step_of_every_chain_has_a_random_number_of_its_own(monkeypatch):
+    asked, uniforms = [], seeding.uniforms
+
+    def spy(seed, purpose, turn, numbers):
+        if purpose == seeding.CHAIN:
+            asked.extend((turn, number) for number in numbers.tolist())
+        return uniforms(seed, purpose, turn, numbers)
+
+    monkeypatch.setattr(seeding, "uniforms", spy)
+    centers_of(Chains(6, 0, 20, 3), data.blobs(), None)
+    assert len(asked) == len(set(asked)) == 3 * 5 * 20
+
+
+def test_groups_toss_coins_of_their_own():
+    one, two = (Chains(6, 0, 200, 3, distant=True).coins(group) for group in (0, 1))
+    assert 400 < (one == two).sum() < 600  # of 1,000
+
+
 def unstuck(chains):
     """The centers of a run in which no chain ended on a center, else None."""
     calls = []
@@ -304,6 +322,14 @@ class TestWarnings:
 
     def test_the_proposals_by_distance_mix_better(self):
         assert run(MemoryDataset(data.spambase()), Chains(50, 0, 200, 1, True)).warnings == ()
+
+    @pytest.mark.parametrize("distant", [False, True], ids=["kmc2", "afkmc2"])
+    def test_chains_of_two_rows_are_too_short_for_either(self, distant):
+        (warning,) = run(MemoryDataset(data.blobs()), Chains(5, 0, 2, 1, distant)).warnings
+        what = "afkmc2" if distant else "kmc2"
+        assert f"chains of 2 are too short for {what} on this data" in warning
+        assert ("over its proposal density" in warning) == distant
+        assert ("'afkmc2' or" in warning) != distant
 
     def test_one_cluster_needs_no_chain(self):
         assert run(MemoryDataset(data.spambase()), Chains(1, 0, 1)).warnings == ()

@@ -85,6 +85,23 @@ def test_weights_of_one_are_no_weights(choice):
 
 
 @EVERY
+def test_the_unit_of_the_weights_changes_no_byte(choice):
+    expected = centers_of(Shards(data.blobs(), weights(600)), parameters(choice))
+    found = centers_of(Shards(data.blobs(), weights(600) * 1024), parameters(choice))
+    assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("choice", ["rounds", "everything", "kmc2-groups", "afkmc2-groups"])
+def test_retries_are_those_that_were_asked_for(choice):
+    def asked(retries):
+        return parameters(choice, 20, kmeans_plus_plus_num_retries=retries)
+
+    assert [initialiser_of(asked(retries)).retries for retries in (0, 5, -1)] == [0, 5, 4]
+    few, many = (centers_of(Shards(data.blobs()), asked(retries)) for retries in (0, 9))
+    assert few.tobytes() != many.tobytes()
+
+
+@EVERY
 def test_ranges_change_no_byte(choice, monkeypatch):
     expected = centers_of(Shards(data.blobs(), weights(600)), parameters(choice))
     monkeypatch.setattr("beam_kmeans.sampling.RANGE_ENTRIES", 3)

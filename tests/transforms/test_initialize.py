@@ -74,6 +74,13 @@ def test_blocks_bundles_and_threads_change_nothing(way, size, seed, flags):
     assert centers.tobytes() == expected.tobytes()
 
 
+def test_chains_that_are_too_short_are_warned_of(caplog):
+    way = {"initial_clusters": "kmc2", "kmc2_chain_length": 1}
+    apply(InitializeCenters(5, **way), blocks_of(blobs()))
+    (warning,) = (one.getMessage() for one in caplog.records if "kmc2" in one.getMessage())
+    assert warning.startswith("kmc2_chain_length: chains of 1 are too short")
+
+
 def test_copies_of_a_row_are_drawn_once():
     rows = np.repeat(digits()[:5], 40, axis=0)
     (centers,) = apply(InitializeCenters(5, seeding_rounds=1), blocks_of(rows, size=30))
