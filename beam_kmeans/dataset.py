@@ -90,9 +90,7 @@ class MemoryDataset:
 
     @property
     def facts(self) -> Facts:
-        found = self.statistics
-        weight = float(found.weight.to_fraction())
-        return Facts(found.positive_rows, self.rows.rows.shape[1], weight)
+        return Facts.of(self.statistics)
 
     def measure(self, initialiser: Initialiser, state: Seeding) -> Seeding:
         # All rows are one part of a pass: there is nothing to merge.

@@ -15,7 +15,7 @@ from apache_beam.options.pipeline_options import PipelineOptions, StandardOption
 from apache_beam.pvalue import PCollection
 
 from beam_kmeans.checkpoint import Commit, WorkDir
-from beam_kmeans.config import SEEDING_STATES, Parameters, checked_integer
+from beam_kmeans.config import SEEDING_STATES, Parameters, checked_integer, name_of_function
 from beam_kmeans.errors import DataError
 from beam_kmeans.io import files
 from beam_kmeans.io.manifest import MANIFEST, StagedDataset
@@ -376,6 +376,10 @@ def train(job: TrainJob, options: PipelineOptions) -> RunReport:
         )
     driver = _Driver(job, options)
     last = driver.last()
+    if last is not None and callable(job.parameters.initial_clusters):
+        # A function is known by its name: another one of this name would not be noticed.
+        name = name_of_function(job.parameters.initial_clusters)
+        _log.info("initial_clusters: goes on from the centers that %s chose before", name)
     while last is None or not last[1].state.finished:
         before = driver.position()
         driver.run_segment(last)

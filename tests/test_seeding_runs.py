@@ -395,14 +395,17 @@ def test_rounds_beyond_those_asked_for_are_for_the_next_job(source, tmp_path):
 # Functions and warnings
 
 
-def test_a_function_is_called_once_and_its_name_kept(source, tmp_path):
+def test_a_function_is_called_once_and_its_name_kept(source, tmp_path, caplog):
+    caplog.set_level("INFO")
     CALLS.clear()
     report = run(source, tmp_path, "function", max_iterations=1)
     (call,) = CALLS
     assert call == ((WEIGHTS > 0).sum(), 12)
     kmeans = json.loads((tmp_path / "config.json").read_text())["kmeans"]
     assert kmeans["initial_clusters"].endswith("test_seeding_runs.evenly")
+    assert "chose before" not in caplog.text
     assert run(source, tmp_path, "function", max_iterations=2).iterations == 2
+    assert "goes on from the centers that tests.test_seeding_runs.evenly chose" in caplog.text
     assert len(CALLS) == 1
     assert report.passes == 1 + 1 + 1
 

@@ -88,7 +88,6 @@ def context_of(
         directionless = Directionless.between(statistics, units)
         statistics = units
     check_rows(statistics, parameters.num_clusters, directionless.rows)
-    total_weight = float(statistics.weight.to_fraction())
     return Context(
         dataset=dataset.path,
         rows=dataset.rows,
@@ -97,7 +96,7 @@ def context_of(
         exponents=tuple(statistics.exponents().tolist()),
         mean_variance=statistics.mean_variance(),
         sum_of_squares=statistics.sum_of_squares(),
-        facts=Facts(statistics.positive_rows, dataset.num_features, total_weight),
+        facts=Facts.of(statistics),
         distance_metric=parameters.distance_metric,
         directionless=directionless,
     )

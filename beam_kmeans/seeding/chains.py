@@ -141,7 +141,7 @@ class Chains:
             for group in range(state.notes["groups"])
             if (run := self._run(state, summaries, group)) is not None
         ]
-        state = dataclasses.replace(state, warnings=self._warnings(runs))
+        state = dataclasses.replace(state, warnings=self._warnings(runs, state.facts))
         centers = np.concatenate([run.centers for run in runs]) if runs else None
         if centers is None or len(np.unique(centers, axis=0)) < self.num_clusters:
             return self._with_spare(state, summaries, centers)
@@ -211,8 +211,12 @@ class Chains:
             found = np.zeros((0, state.facts.num_features), np.float32)
         return dataclasses.replace(state, arrays={"found": found}, wanted=drawn_rows(spare))
 
-    def _warnings(self, runs: list[_Run]) -> tuple[str, ...]:
+    def _warnings(self, runs: list[_Run], facts: Facts) -> tuple[str, ...]:
+        # A row so rare that no chain was offered it shows in the data's extremes alone; proposals
+        # by distance hold such rows.
+        known = 1.0 if self.distant else facts.excess
         gamma = max((run.gamma for run in runs), default=1.0)
+        gamma = max(gamma, known)
         left = (1 - 1 / gamma) ** (self.chain_length - 1)
         if self.num_clusters == 1 or gamma <= 1 or left <= _TOLERATED:
             return ()
@@ -221,9 +225,9 @@ class Chains:
         others = "'kmeans_plus_plus'" if self.distant else "'afkmc2' or 'kmeans_plus_plus'"
         return (
             f"kmc2_chain_length: chains of {self.chain_length} are too short for {what} on this "
-            f"data: the largest squared distance{of} is {gamma:.4g} times the mean one, so that a "
-            f"chain can miss its target with a probability of {left:.2f}; chains of {enough} would "
-            f"come within {_TOLERATED}. Or choose {others} as initial_clusters",
+            f"data: the largest squared distance{of} is at least {gamma:.4g} times the mean one, "
+            f"so that a chain can miss its target with a probability of {left:.2f}; chains of "
+            f"{enough} would come within {_TOLERATED}. Or choose {others} as initial_clusters",
         )
 
 

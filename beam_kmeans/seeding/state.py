@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from beam_kmeans.statistics import Statistics
 from beam_kmeans.tally import Rows
 
 Floats = npt.NDArray[np.float32]
@@ -27,11 +28,24 @@ class Facts:
         rows: rows that can be drawn: of positive weight, under cosine with a direction.
         num_features: d.
         total_weight: of these rows; it decides how summaries are cut, never what they hold.
+        excess: the largest squared distance of a row from the mean row is at least so many times
+            the mean one; 1 where nothing is known of it.
     """
 
     rows: int
     num_features: int
     total_weight: float
+    excess: float = 1.0
+
+    @classmethod
+    def of(cls, statistics: Statistics) -> Facts:
+        """Out of the statistics of the rows as the metric measures them."""
+        return cls(
+            statistics.positive_rows,
+            len(statistics.minimums),
+            float(statistics.weight.to_fraction()),
+            statistics.excess(),
+        )
 
 
 @dataclasses.dataclass(frozen=True)

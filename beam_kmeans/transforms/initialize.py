@@ -171,8 +171,7 @@ class _StartFn(beam.DoFn):
             raise DataError(f"rows of {widths[0]} and of {widths[-1]} features do not mix")
         (statistics,) = count.by_width.values()
         check_rows(statistics, self._num_clusters, count.directionless)
-        weight = float(statistics.weight.to_fraction())
-        yield self._initialiser.start(Facts(statistics.positive_rows, widths[0], weight))
+        yield self._initialiser.start(Facts.of(statistics))
 
 
 class _Pass(beam.PTransform[Any, Any]):

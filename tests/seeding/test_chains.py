@@ -323,6 +323,16 @@ class TestWarnings:
     def test_the_proposals_by_distance_mix_better(self):
         assert run(MemoryDataset(data.spambase()), Chains(50, 0, 200, 1, True)).warnings == ()
 
+    def test_rows_too_rare_to_be_proposed_are_warned_of(self):
+        rows = np.concatenate([data.blobs(20_000), np.full((1, 8), 1e4, np.float32)])
+        for seed in range(5):
+            (warning,) = run(MemoryDataset(rows), Chains(5, seed, 20, 1)).warnings
+            # One feature's part of the exact ratio, which is about the number of rows.
+            assert 20_000 / 9 < float(warning.split(" times")[0].split()[-1]) < 20_001
+        weights = np.ones(len(rows), np.float32)
+        weights[-1] = 0  # never drawn, so that nothing is missed
+        assert run(MemoryDataset(rows, weights), Chains(5, 0, 200, 1)).warnings == ()
+
     @pytest.mark.parametrize("distant", [False, True], ids=["kmc2", "afkmc2"])
     def test_chains_of_two_rows_are_too_short_for_either(self, distant):
         (warning,) = run(MemoryDataset(data.blobs()), Chains(5, 0, 2, 1, distant)).warnings
