@@ -8,6 +8,7 @@ Under cosine rows and centers are unit vectors, and a score is half their square
 its cluster is 0, and each of its scores is 1.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,9 @@ _UNIT64 = 2.0**-53
 _NEVER = 3e38
 #: float64 values of a step of the decision.
 _DECISION_VALUES = 2**21
+#: float64 values of which a few copies stay in a processor's cache; and at least so many rows are
+#: added up at a time, as each feature of them is a call.
+_TILE_VALUES, _TILE_ROWS = 2**15, 2**10
 
 
 class Centers:
@@ -143,14 +147,34 @@ def _pair_scores(
 ) -> Floats:
     """float64 [m]: squared distances of left[which] and right[candidate], by definition."""
     total = np.zeros(len(which))
-    step = max(1, 2**17 // left.shape[1])
-    for start in range(0, len(which), step):
-        part = slice(start, start + step)
-        squares = np.ascontiguousarray((left[which[part]] - right[candidate[part]]).T)
-        squares *= squares
-        for feature in squares:
-            total[part] += feature
+    for part, features in _tiles(len(which), left.shape[1]):
+        _add_squares(total[part], left[which[part], features] - right[candidate[part], features])
     return total
+
+
+def squared_distances(rows: Rows, center: Rows) -> Floats:
+    """float64 [n]: of rows [n, d] to one center [d], by definition."""
+    total, wide = np.zeros(len(rows)), center.astype(np.float64)
+    for part, features in _tiles(*rows.shape):
+        _add_squares(total[part], rows[part, features] - wide[features])
+    return total
+
+
+def _tiles(n: int, d: int) -> Iterator[tuple[slice, slice]]:
+    """Tiles of a matrix [n, d], for each part of its rows all features in order."""
+    height = max(_TILE_ROWS, _TILE_VALUES // d)
+    width = max(1, _TILE_VALUES // min(height, max(1, n)))
+    for row in range(0, n, height):
+        for feature in range(0, d, width):
+            yield slice(row, row + height), slice(feature, feature + width)
+
+
+def _add_squares(total: Floats, differences: Floats) -> None:
+    """Adds the squares of each row of differences [n, w] to total [n], features in order."""
+    squares = np.ascontiguousarray(differences.T)
+    squares *= squares
+    for feature in squares:
+        total += feature
 
 
 def all_scores(centers: Centers, rows: Rows) -> Floats:

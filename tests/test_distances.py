@@ -87,7 +87,21 @@ class TestScores:
         np.testing.assert_array_equal(found.argmin(axis=1), expected)
         np.testing.assert_array_equal(distances.scores(prepared, rows, expected), found.min(axis=1))
 
+    @pytest.mark.parametrize(("values", "rows"), [(1, 1), (50, 7), (10**6, 10**6)])
+    def test_tiles_of_any_size_give_the_same(self, monkeypatch, values, rows):
+        data, centers, expected = case("mixed-scales")
+        data, prepared = data[:100], Centers(centers)
+        indices = expected[:100].astype(np.int32)
+        exact = np.array(by_definition(data, centers))
+        monkeypatch.setattr(distances, "_TILE_VALUES", values)
+        monkeypatch.setattr(distances, "_TILE_ROWS", rows)
+        found = distances.scores(prepared, data, indices)
+        assert found.tolist() == exact[np.arange(100), indices].tolist()
+        found = distances.squared_distances(data, centers[1])
+        assert found.tolist() == exact[:, 1].tolist()
+
     def test_no_rows_have_no_scores(self):
         prepared = Centers(normal(3, 8))
         assert distances.all_scores(prepared, normal(0, 8)).shape == (0, 3)
         assert distances.scores(prepared, normal(0, 8), np.zeros(0, np.int32)).shape == (0,)
+        assert distances.squared_distances(normal(0, 8), normal(1, 8)[0]).shape == (0,)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from beam_kmeans import sums
 from beam_kmeans.arrivals import Arrivals, ArrivalSample
+from beam_kmeans.distances import squared_distances
 from beam_kmeans.sampling import (
     CHAIN,
     COINS,
@@ -25,7 +26,7 @@ from beam_kmeans.sampling import (
 )
 from beam_kmeans.seeding.plus_plus import recluster
 from beam_kmeans.seeding.rows import drawn_rows
-from beam_kmeans.seeding.spread import Spread, running_sums, squared_distances
+from beam_kmeans.seeding.spread import Spread, running_sums
 from beam_kmeans.seeding.state import Facts, Memory, Seeding
 from beam_kmeans.sums import ExactSums
 from beam_kmeans.tally import Rows

@@ -5,26 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from beam_kmeans.distances import Centers, decide, scores
+from beam_kmeans.distances import Centers, decide, scores, squared_distances
 
 Floats = npt.NDArray[np.float64]
-
-#: float64 values of which a few copies stay in a processor's cache.
-_TILE_VALUES = 2**15
-
-
-def squared_distances(rows: npt.NDArray[np.float32], center: npt.NDArray[np.float32]) -> Floats:
-    """float64 [n]: of rows [n, d] to a center [d], by definition: features in order."""
-    total = np.zeros(len(rows))
-    wide = center.astype(np.float64)
-    step = max(1, _TILE_VALUES // rows.shape[1])
-    for start in range(0, len(rows), step):
-        part = slice(start, start + step)
-        squares = np.ascontiguousarray((rows[part] - wide).T)
-        squares *= squares
-        for feature in squares:
-            total[part] += feature
-    return total
 
 
 def running_sums(values: Floats) -> Floats:
