@@ -152,7 +152,7 @@ def _pair_scores(
     return total
 
 
-def squared_distances(rows: Rows, center: Rows) -> Floats:
+def squared_distances(rows: Rows, center: Rows | Floats) -> Floats:
     """float64 [n]: of rows [n, d] to one center [d], by definition."""
     total, wide = np.zeros(len(rows)), center.astype(np.float64)
     for part, features in _tiles(*rows.shape):

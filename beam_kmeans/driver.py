@@ -88,6 +88,9 @@ class TrainJob:
             checked_integer("iterations_per_job", self.iterations_per_job, 1, 1000)
         if not self.work_dir:
             raise ValueError("work_dir: a directory is needed for what a run commits")
+        files.check_directory("work_dir", self.work_dir)
+        if self.model_dir is not None:
+            files.check_directory("model_dir", self.model_dir)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -377,9 +380,11 @@ def train(job: TrainJob, options: PipelineOptions) -> RunReport:
     driver = _Driver(job, options)
     last = driver.last()
     if last is not None and callable(job.parameters.initial_clusters):
-        # A function is known by its name: another one of this name would not be noticed.
-        name = name_of_function(job.parameters.initial_clusters)
-        _log.info("initial_clusters: goes on from the centers that %s chose before", name)
+        _log.warning(
+            "initial_clusters: goes on from the centers that %s chose before. A function is known "
+            "by its name alone: if it has changed, give another work_dir",
+            name_of_function(job.parameters.initial_clusters),
+        )
     while last is None or not last[1].state.finished:
         before = driver.position()
         driver.run_segment(last)

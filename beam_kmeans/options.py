@@ -11,6 +11,7 @@ from apache_beam.options.pipeline_options import (
     PipelineOptions,
     StandardOptions,
 )
+from apache_beam.runners.runner import create_runner
 
 # Beam's own default tries to download a runner first, so what runs would depend on the network.
 DEFAULT_RUNNER = "FnApiRunner"
@@ -25,7 +26,7 @@ def pipeline_options(options: Sequence[str] | PipelineOptions | None = None) -> 
         options: Beam's options as on a command line, as an object (which is not changed), or none.
 
     Raises:
-        ValueError: a list holds something that is no option of Beam's.
+        ValueError: a list holds something that is no option of Beam's, or the runner is none.
 
     Example:
         >>> pipeline_options(["--direct_num_workers=2"]).view_as(StandardOptions).runner
@@ -42,8 +43,16 @@ def pipeline_options(options: Sequence[str] | PipelineOptions | None = None) -> 
     if complete.view_as(StandardOptions).runner is None:
         complete = _copy(complete)
         complete.view_as(StandardOptions).runner = DEFAULT_RUNNER
+    _check_runner(str(complete.view_as(StandardOptions).runner))
     FileSystems.set_options(complete)
     return complete
+
+
+def _check_runner(name: str) -> None:
+    try:
+        create_runner(name)
+    except ValueError as error:
+        raise ValueError(f"runner: {name!r} is not allowed: {error}") from error
 
 
 def runner_arguments(pairs: Iterable[str]) -> list[str]:

@@ -129,6 +129,8 @@ def _refuse(output: str, on_bad_rows: str, output_format: str, options: Pipeline
             listed = ", ".join(map(repr, allowed))
             raise ValueError(f"{word}: {value!r} is not allowed; allowed: {listed}")
     local = files.local_path(output)
+    if local is not None:
+        files.check_directory("output", os.path.dirname(os.path.abspath(local)))
     if not output or output.endswith("/") or (local is not None and os.path.isdir(local)):
         example = files.join(output or ".", "predictions")
         raise ValueError(

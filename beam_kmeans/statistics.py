@@ -171,19 +171,6 @@ class Statistics:
         exact = self._exact_variances()
         return float(sum(exact, Fraction(0)) / len(exact))
 
-    def excess(self) -> float:
-        """A bound from below of the largest squared distance from the mean row over the mean one.
-
-        That of one feature's extreme values to its mean. 1 where rows of weight 0 may be the
-        extreme ones, or nothing varies.
-        """
-        mean = float(sum(self._exact_variances(), Fraction(0))) if self.positive_rows else 0.0
-        if self.positive_rows < self.rows or not mean > 0:
-            return 1.0
-        means = self.means()
-        apart = float(np.maximum(self.maximums - means, means - self.minimums).max())
-        return max(1.0, apart * apart / mean)
-
     def sum_of_squares(self) -> Fraction:
         """The exact sum of w |x|^2."""
         return self.squares.to_fraction()

@@ -252,6 +252,8 @@ def test_another_configuration_is_refused_in_one_line(capsys, tmp_path, source, 
         ("--initial_clusters=k-means++", "'k-means++' is none of: random, kmeans_plus_plus, kmc2"),
         ("--num_clusters=0", "--num_clusters: 0 is not allowed"),
         ("--distance_metric=cosin", "invalid choice: 'cosin'"),
+        ("--features=x0,x1,x0", "features: 'x0' is named twice"),
+        ("--runner=NoSuch", "runner: 'NoSuch' is not allowed"),
     ],
 )
 def test_usage_errors_exit_2(capsys, tmp_path, source, more, said):

@@ -24,6 +24,11 @@ def test_a_named_runner_stays(given):
     assert runner_of(options.pipeline_options(given)).startswith("Flink")
 
 
+def test_a_runner_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r"runner: 'NoSuch' is not allowed: .*FnApiRunner"):
+        options.pipeline_options(["--runner=NoSuch"])
+
+
 def test_a_list_becomes_options():
     found = options.pipeline_options(["--direct_num_workers", "3"])
     assert found.view_as(DirectOptions).direct_num_workers == 3

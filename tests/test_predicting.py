@@ -214,12 +214,12 @@ def test_without_names_all_numeric_columns_but_the_ids_are_taken(place):
         ({"features": ["y", "x", "z"]}, "feature 0 of the model is 'x', of the input 'y'"),
         ({"features": ["x", "y", "w"]}, "has no column 'w'"),
         ({"id_columns": ["name"]}, "has no column 'name'"),
-        ({"id_columns": ["id", "id"]}, "id_columns names 'id' twice"),
+        ({"id_columns": ["id", "id"]}, "id_columns: 'id' is named twice"),
         ({"features_column": "x"}, "features_column 'x' is float, not a list of numbers"),
     ],
 )
 def test_columns_that_do_not_fit_are_refused_before_any_job(place, named, match):
-    with pytest.raises(DataError, match=match):
+    with pytest.raises(ValueError, match=match):
         run(place, write(place), **named)
     assert contents(place) == {}
 

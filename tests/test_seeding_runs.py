@@ -396,7 +396,6 @@ def test_rounds_beyond_those_asked_for_are_for_the_next_job(source, tmp_path):
 
 
 def test_a_function_is_called_once_and_its_name_kept(source, tmp_path, caplog):
-    caplog.set_level("INFO")
     CALLS.clear()
     report = run(source, tmp_path, "function", max_iterations=1)
     (call,) = CALLS

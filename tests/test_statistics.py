@@ -203,29 +203,3 @@ def test_json_keeps_everything(drawn):
     again = Statistics.from_json(values.shape[1], found.to_json())
     assert contents(again) == contents(found)
     assert not math.isnan(sum(again.minimums))
-
-
-@given(weighted_rows(most_rows=6))
-def test_excess_is_a_bound_of_the_largest_squared_distance_over_the_mean_one(case):
-    values, weights = case
-    weights = np.ones(len(values), np.float32) if weights is None else weights
-    found = Statistics.of(values, weights).excess()
-    assert found >= 1
-    if found > 1:
-        assert (weights > 0).all()
-        exact = [[Fraction(float(x)) for x in row] for row in values]
-        shares = [Fraction(float(w)) / sum(map(Fraction, weights.tolist())) for w in weights]
-        mean = [
-            sum(w * x for w, x in zip(shares, c, strict=True)) for c in zip(*exact, strict=True)
-        ]
-        apart = [sum((x - m) ** 2 for x, m in zip(row, mean, strict=True)) for row in exact]
-        spread = sum(w * one for w, one in zip(shares, apart, strict=True))
-        assert found <= float(max(apart) / spread) * (1 + 1e-6)
-
-
-def test_the_excess_of_an_outlier_is_that_of_its_farthest_feature():
-    values = np.zeros((1000, 2), np.float32)
-    values[0] = [3, 4]
-    # Exactly: 0.999^2 (9 + 16) over 0.000999 (9 + 16); of the second feature alone 16 / 25 of it.
-    assert Statistics.of(values).excess() == pytest.approx(999 * 16 / 25)
-    assert Statistics.of(values[1:]).excess() == 1

@@ -52,7 +52,8 @@ def resolve_columns(
     the ids, named in the log. A list column of no fixed size is as long as the first list in it.
 
     Raises:
-        DataError: a column is missing, holds no numbers, or is named twice over.
+        ValueError: a column is named twice over.
+        DataError: a column is missing, or holds no numbers.
     """
     if not files:
         raise DataError("no file to read the columns of")
@@ -74,9 +75,9 @@ def resolve_columns(
         _check_number(path, by_name[weight_column], "the weight column")
     if features_column is not None:
         if features is not None:
-            raise DataError("features and features_column are both given: only one may be")
+            raise ValueError("features, features_column: both are given; only one may be")
         if features_column == weight_column:
-            raise DataError(f"column {weight_column!r} cannot be the features and the weight")
+            raise ValueError(f"weight_column: {weight_column!r} is the features_column too")
         check_names(path, names, [features_column])
         width = _list_width(files, by_name[features_column])
         features = [f"feature_{index}" for index in range(width)]
@@ -105,7 +106,7 @@ def _check_npy(path: str, **given: object) -> None:
 def _check_distinct(word: str, names: Sequence[str]) -> None:
     twice = [name for name, times in Counter(names).items() if times > 1]
     if twice:
-        raise DataError(f"{word} names {twice[0]!r} twice")
+        raise ValueError(f"{word}: {twice[0]!r} is named twice")
 
 
 def _check_number(path: str, column: Column, role: str) -> None:
@@ -117,10 +118,10 @@ def _check_features(
     path: str, found: Sequence[Column], features: Sequence[str], weight_column: str | None
 ) -> None:
     if not features:
-        raise DataError("features is an empty list: name one column at least")
+        raise ValueError("features: an empty list; name one column at least")
     _check_distinct("features", features)
     if weight_column in features:
-        raise DataError(f"column {weight_column!r} cannot be a feature and the weight")
+        raise ValueError(f"weight_column: {weight_column!r} is one of the features too")
     check_names(path, [column.name for column in found], features)
     by_name = {column.name: column for column in found}
     for name in features:

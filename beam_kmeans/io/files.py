@@ -41,6 +41,19 @@ def _beam_path(path: str) -> str:
     return local_path(path) or path
 
 
+def check_directory(name: str, path: str) -> None:
+    """Refuses a local path that cannot become a directory.
+
+    Raises:
+        ValueError: it is a file, or lies below one; names the argument.
+    """
+    local = local_path(path)
+    while local and not os.path.lexists(local):
+        local = os.path.dirname(local)
+    if local and not os.path.isdir(local):
+        raise ValueError(f"{name}: {local} is a file, where a directory is needed")
+
+
 def match_files(patterns: Sequence[str]) -> list[SourceFile]:
     """Returns the files that the patterns match, each once, sorted by path.
 

@@ -130,6 +130,7 @@ def make_plan(
     patterns = [input] if isinstance(input, (str, os.PathLike)) else list(input)
     patterns = [os.fspath(pattern) for pattern in patterns]
     output = os.fspath(output)
+    files.check_directory("output", output)
     found = files.match_files(patterns)
     columns = resolve_columns(
         found, features=features, features_column=features_column, weight_column=weight_column

@@ -45,7 +45,7 @@ _TOLERATED = 0.1
 _PROPOSALS_AT_ONCE = 4096
 
 #: Kinds of summaries; a key is (kind, group, range).
-_PROPOSED, _DISTANT, _WEIGHT, _SPREAD, _DISTINCT = range(5)
+_PROPOSED, _DISTANT, _WEIGHT, _SPREAD, _DISTINCT, _FARTHEST = range(6)
 
 
 def _key(kind: int, group: int, part: int = 0) -> int:
@@ -114,8 +114,10 @@ class Chains:
     ) -> Iterator[tuple[int, Any]]:
         groups = state.notes["groups"]
         tallies = [_Group(self, state, group) for group in range(groups)]
-        spare = DistinctSample.zero(self.num_clusters)
+        spare, farthest = DistinctSample.zero(self.num_clusters), Largest()
         for part in parts:
+            if not self.distant:
+                farthest.include(_apart_from_means(state.facts, part))
             if groups == 1:
                 tallies[0].include(part)
             else:
@@ -131,6 +133,8 @@ class Chains:
             yield from tally.summaries(group)
         for number, sample in spare.ranges(state.facts.total_weight):
             yield _key(_DISTINCT, 0, number), sample
+        if not self.distant:
+            yield _key(_FARTHEST, 0), farthest
 
     def advance(self, state: Seeding, summaries: Mapping[int, Any]) -> Seeding:
         last = self._last(state)
@@ -142,7 +146,11 @@ class Chains:
             for group in range(state.notes["groups"])
             if (run := self._run(state, summaries, group)) is not None
         ]
-        state = dataclasses.replace(state, warnings=self._warnings(runs, state.facts))
+        gamma = max((run.gamma for run in runs), default=1.0)
+        if not self.distant and state.facts.variance > 0:
+            # A row so rare that no chain was offered it; proposals by distance hold such rows.
+            gamma = max(gamma, summaries[_key(_FARTHEST, 0)].value / state.facts.variance)
+        state = dataclasses.replace(state, warnings=self._warnings(gamma))
         centers = np.concatenate([run.centers for run in runs]) if runs else None
         if centers is None or len(np.unique(centers, axis=0)) < self.num_clusters:
             return self._with_spare(state, summaries, centers)
@@ -212,12 +220,7 @@ class Chains:
             found = np.zeros((0, state.facts.num_features), np.float32)
         return dataclasses.replace(state, arrays={"found": found}, wanted=drawn_rows(spare))
 
-    def _warnings(self, runs: list[_Run], facts: Facts) -> tuple[str, ...]:
-        # A row so rare that no chain was offered it shows in the data's extremes alone; proposals
-        # by distance hold such rows.
-        known = 1.0 if self.distant else facts.excess
-        gamma = max((run.gamma for run in runs), default=1.0)
-        gamma = max(gamma, known)
+    def _warnings(self, gamma: float) -> tuple[str, ...]:
         left = (1 - 1 / gamma) ** (self.chain_length - 1)
         if self.num_clusters == 1 or gamma <= 1 or left <= _TOLERATED:
             return ()
@@ -226,10 +229,32 @@ class Chains:
         others = "'kmeans_plus_plus'" if self.distant else "'afkmc2' or 'kmeans_plus_plus'"
         return (
             f"kmc2_chain_length: chains of {self.chain_length} are too short for {what} on this "
-            f"data: the largest squared distance{of} is at least {gamma:.4g} times the mean one, "
-            f"so that a chain can miss its target with a probability of {left:.2f}; chains of "
+            f"data: the largest squared distance{of} is {gamma:.4g} times the mean one, so "
+            f"that a chain can miss its target with a probability of {left:.2f}; chains of "
             f"{enough} would come within {_TOLERATED}. Or choose {others} as initial_clusters",
         )
+
+
+@dataclasses.dataclass
+class Largest:
+    """The largest of some numbers of at least 0; a monoid."""
+
+    value: float = 0.0
+
+    def include(self, values: Floats) -> None:
+        """Takes values [n] in."""
+        self.value = max(self.value, float(values.max(initial=0.0)))
+
+    def add(self, other: Largest) -> Largest:
+        """Merges another into this one, in place, and returns this one."""
+        self.value = max(self.value, other.value)
+        return self
+
+
+def _apart_from_means(facts: Facts, part: Rows) -> Floats:
+    """float64 [m]: squared distances of the rows that can be drawn from the data's means."""
+    rows = part.rows if part.weights is None else part.rows[part.weights > 0]
+    return squared_distances(rows, np.array(facts.means))
 
 
 class _Group:
@@ -289,6 +314,7 @@ class _Run:
             density = 0.5 * (apart_of / apart) + 0.5 / weight
         self.gamma = _excess(apart_of, density)
         self._proposals, self._density = proposals, density
+        self._kinds: npt.NDArray[np.intp] | None = None
         self.centers = self._walked(chains, group)
         spread = Spread.of(proposals, self.centers, len(self.centers))
         self.gamma = max(self.gamma, _excess(spread.scores, density))
@@ -301,7 +327,7 @@ class _Run:
         k, length, proposals = chains.num_clusters, chains.chain_length, self._proposals
         at_once = max(1, _PROPOSALS_AT_ONCE // length)
         spread = Spread.of(proposals[:0], proposals[:1], k)
-        first = 0
+        first, places = 0, [0]
         for number in range(k - 1):
             start = 1 + number * length
             if number % at_once == 0:
@@ -316,21 +342,21 @@ class _Run:
                 end = walk(distances, uniform, self._density[steps])
                 place = start + end if distances[end] > 0 else None
             if place is None:
-                place = self._next(start + length, spread.picks)
+                place = self._next(start + length, places)
             if place is None:
                 break
             spread.pick(proposals[place])
+            places.append(place)
         return spread.picks.copy()
 
-    def _next(self, start: int, centers: Centers) -> int | None:
-        """The next proposal from a place on, and around, that equals no center."""
-        for part in (range(start, len(self._proposals)), range(min(start, len(self._proposals)))):
-            for begin in part[::_PROPOSALS_AT_ONCE]:
-                rows = self._proposals[begin : min(begin + _PROPOSALS_AT_ONCE, part.stop)]
-                (other,) = np.nonzero(Spread.of(rows, centers, len(centers)).scores)
-                if len(other):
-                    return begin + int(other[0])
-        return None
+    def _next(self, start: int, places: list[int]) -> int | None:
+        """The next proposal from a place on, and around, that equals none of those at places."""
+        if self._kinds is None:
+            self._kinds = np.unique(self._proposals, axis=0, return_inverse=True)[1].reshape(-1)
+        (other,) = np.nonzero(~np.isin(self._kinds, self._kinds[places]))
+        if not len(other):
+            return None
+        return int(other[np.searchsorted(other, start) % len(other)])
 
 
 def walk(distances: Floats, uniform: Floats, density: Floats | None = None) -> int:

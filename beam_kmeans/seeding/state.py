@@ -28,23 +28,26 @@ class Facts:
         rows: rows that can be drawn: of positive weight, under cosine with a direction.
         num_features: d.
         total_weight: of these rows; it decides how summaries are cut, never what they hold.
-        excess: the largest squared distance of a row from the mean row is at least so many times
-            the mean one; 1 where nothing is known of it.
+        means: of their features.
+        variance: the sum of their features' variances: the mean squared distance from the means.
     """
 
     rows: int
     num_features: int
     total_weight: float
-    excess: float = 1.0
+    means: tuple[float, ...] = ()
+    variance: float = 0.0
 
     @classmethod
     def of(cls, statistics: Statistics) -> Facts:
         """Out of the statistics of the rows as the metric measures them."""
+        num_features = len(statistics.minimums)
         return cls(
             statistics.positive_rows,
-            len(statistics.minimums),
+            num_features,
             float(statistics.weight.to_fraction()),
-            statistics.excess(),
+            tuple(statistics.means().tolist()),
+            statistics.mean_variance() * num_features,
         )
 
 

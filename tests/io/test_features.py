@@ -346,22 +346,29 @@ ERRORS = {
     "text": ({"features": ["x", "name"]}, "feature 'name' is string, not a number"),
     "bool": ({"features": ["flag"]}, "feature 'flag' is bool, not a number"),
     "list as a feature": ({"features": ["v"]}, "feature 'v' is a list: name it as features_column"),
-    "empty": ({"features": []}, "features is an empty list"),
-    "twice": ({"features": ["x", "y", "x"]}, "features names 'x' twice"),
-    "both": ({"features": ["x"], "features_column": "v"}, "both given"),
+    "empty": ({"features": []}, "features: an empty list"),
+    "twice": ({"features": ["x", "y", "x"]}, "features: 'x' is named twice"),
+    "both": ({"features": ["x"], "features_column": "v"}, "both are given"),
     "no list": ({"features_column": "x"}, "features_column 'x' is uint8, not a list of numbers"),
     "missing list": ({"features_column": "vv"}, "no column 'vv'"),
     "missing weight": ({"weight_column": "ww"}, r"no column 'ww' \(did you mean 'w'\?\)"),
     "text weight": ({"weight_column": "name"}, "the weight column 'name' is string"),
-    "weight as a feature": ({"features": ["w"], "weight_column": "w"}, "a feature and the weight"),
+    "weight as a feature": (
+        {"features": ["w"], "weight_column": "w"},
+        "'w' is one of the features",
+    ),
     "missing id": ({"id_columns": ["nam"]}, r"no column 'nam' \(did you mean 'name'\?\)"),
-    "id twice": ({"id_columns": ["id", "id"]}, "id_columns names 'id' twice"),
+    "weight as the list": (
+        {"features_column": "v", "weight_column": "v"},
+        "the weight column 'v' is list|'v' is the features_column too",
+    ),
+    "id twice": ({"id_columns": ["id", "id"]}, "id_columns: 'id' is named twice"),
 }
 
 
 @pytest.mark.parametrize(("arguments", "words"), ERRORS.values(), ids=ERRORS)
 def test_columns_that_cannot_be_are_refused(tmp_path, arguments, words):
-    with pytest.raises(DataError, match=words):
+    with pytest.raises(ValueError, match=words):
         resolve_columns(files_of(tmp_path, TABLE), **arguments)
 
 

@@ -4,6 +4,7 @@ import pytest
 
 from beam_kmeans.errors import DataError
 from beam_kmeans.io.files import (
+    check_directory,
     exists,
     join,
     list_files,
@@ -33,6 +34,14 @@ def test_matches_are_sorted_and_told_once(folder):
     ]
     assert [file.size for file in files] == [5, 5, 9]
     assert files[0].modified == pytest.approx(os.path.getmtime(folder / "a.csv"))
+
+
+def test_a_file_is_no_directory_nor_holds_one(folder):
+    for path in (f"{folder}/a.csv", f"file://{folder}/a.csv/below/it"):
+        with pytest.raises(ValueError, match=rf"^work_dir: {folder}/a\.csv is a file"):
+            check_directory("work_dir", path)
+    for path in (str(folder), f"{folder}/new/below", "new", "gs://bucket/a.csv"):
+        check_directory("work_dir", path)
 
 
 def test_relative_and_absolute_paths_are_one_file(folder, monkeypatch):

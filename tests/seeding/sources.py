@@ -7,6 +7,7 @@ import numpy as np
 
 from beam_kmeans.seeding import rows as finding
 from beam_kmeans.seeding.state import Facts, Forgetful
+from beam_kmeans.statistics import Statistics
 from beam_kmeans.tally import Rows, in_metric
 
 
@@ -46,8 +47,7 @@ class Shards:
             for start, stop in zip([0, *cuts], [*cuts, n], strict=True)
         ]
         self.memories = [(memory or Forgetful)() for _ in self.shards]
-        own = np.ones(n) if whole.weights is None else whole.weights.astype(float)
-        self.facts = Facts(int((own > 0).sum()), rows.shape[1], float(own.sum()))
+        self.facts = Facts.of(Statistics.of(whole.rows, whole.weights))
         self.rows = dict(zip(whole.row_numbers.tolist(), whole.rows, strict=True))
         self.summaries = []
 
