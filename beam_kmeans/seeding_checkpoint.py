@@ -107,7 +107,7 @@ def load_seeding(work: WorkDir, path: str) -> SeedingCommit:
     try:
         return SeedingCommit(
             path=path,
-            facts=Facts(**fields["facts"]),
+            facts=Facts(**{**fields["facts"], "means": tuple(fields["facts"]["means"])}),
             passes=fields["passes"],
             lookups=fields["lookups"],
             notes=fields["notes"],

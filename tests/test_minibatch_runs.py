@@ -67,29 +67,75 @@ def test_files_give_what_memory_gives(source, tmp_path, monkeypatch, way, fields
     assert runs.outcome(found) == runs.outcome(configured.fit(rows))
 
 
-def test_a_run_in_jobs_of_one_iteration_and_its_report(source, tmp_path, monkeypatch):
+@pytest.mark.parametrize("metric", ["squared_euclidean", "cosine"])
+def test_a_run_in_jobs_of_one_iteration_and_its_report(source, tmp_path, monkeypatch, metric):
     rows, pattern = source
     job = TrainJob(kmeans(), (str(pattern),), str(tmp_path / "work"), iterations_per_job=1)
+    units = metric == "cosine"  # takes a pass for the statistics of unit rows
 
     def go_on(way, iterations):
         by(monkeypatch, way)
-        parameters = kmeans(max_iterations=iterations)
+        parameters = kmeans(max_iterations=iterations, distance_metric=metric)
         return train(dataclasses.replace(job, parameters=parameters), pipeline_options(None))
 
     report = go_on(SEQUENCE, 1)
-    assert (report.iterations, report.jobs, report.passes) == (1, 1, 3)
+    assert (report.iterations, report.jobs, report.passes) == (1, 1, 3 + units)
     # Goes on where the shorter fit ended, either way, and shuffles nothing again.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("shuffled-*.arrow")}
     report = go_on(PASSES, 2)
-    assert (report.iterations, report.jobs, report.passes) == (2, 1, 3)
+    assert (report.iterations, report.jobs, report.passes) == (2, 1, 3 + units)
     report = go_on(SEQUENCE, 4)
-    assert (report.iterations, report.jobs, report.passes) == (4, 2, 3)
+    assert (report.iterations, report.jobs, report.passes) == (4, 2, 3 + units)
     assert before == {path: path.stat().st_mtime_ns for path in before}
-    whole = kmeans(max_iterations=4).fit(rows)
+    whole = kmeans(max_iterations=4, distance_metric=metric).fit(rows)
     assert runs.outcome(report.model_dir) == runs.outcome(whole)
     assert report.inertia == whole.inertia
     again = go_on(SEQUENCE, 4)
-    assert (again.jobs, again.finished, again.passes) == (0, True, 3)
+    assert (again.jobs, again.finished, again.passes) == (0, True, 3 + units)
+
+
+@pytest.mark.parametrize(
+    ("fields", "iterations_per_job"),
+    [({"max_no_improvement": 2}, 40), ({"tolerance": 0.05}, 5)],
+    ids=str,
+)
+def test_a_fit_in_short_jobs_converges_where_one_in_memory_does(
+    source, tmp_path, monkeypatch, fields, iterations_per_job
+):
+    rows, pattern = source
+    by(monkeypatch, SEQUENCE)
+    parameters = kmeans(max_iterations=200, **fields)
+    job = TrainJob(
+        parameters,
+        (str(pattern),),
+        str(tmp_path / "work"),
+        iterations_per_job=iterations_per_job,
+    )
+    report = train(job, pipeline_options(None))
+    whole = parameters.fit(rows)
+    assert whole.converged
+    assert report.jobs >= 3  # so that what is smoothed was handed on
+    assert runs.outcome(report.model_dir) == runs.outcome(whole)
+
+
+def test_iterations_are_a_sequence_up_to_64_mib_of_rows():
+    def fits(batch_size, steps, d, k=10):
+        return minibatch.fits_worker(
+            kmeans(
+                num_clusters=k,
+                initial_clusters="random",
+                batch_size=batch_size,
+                mini_batch_steps_per_iteration=steps,
+            ),
+            d,
+        )
+
+    assert fits(2**18, 1, 64)
+    assert fits(2**10, 2**8, 64)
+    assert not fits(2**18 + 1, 1, 64)
+    assert not fits(2**10, 2**8 + 1, 64)
+    assert fits(100, 1, 64, k=2**16)
+    assert not fits(100, 1, 64, k=2**16 + 1)
 
 
 @pytest.mark.parametrize("way", [SEQUENCE, heavy(PASSES)])
@@ -175,6 +221,16 @@ def test_a_run_that_is_killed_at_every_third_file_ends_in_the_same_bytes(source,
     folder.mkdir()
     assert kills.run(arguments(source[1], folder / "work"), folder / "log") == 0
     whole = runs.outcome(folder / "work" / "model")
+    in_memory = KMeans(
+        4,
+        "random",
+        "cosine",
+        use_mini_batch=True,
+        batch_size=300,
+        max_iterations=4,
+        tolerance=0,
+    )
+    assert whole == runs.outcome(in_memory.fit(source[0]))
     files = kills.written(folder / "log")
     first = next(i for i, path in enumerate(files) if "/shuffled/" in path)
     for number in range(first + 1, len(files) + 1, 3):

@@ -18,7 +18,7 @@ from beam_kmeans.seeding_checkpoint import (
     save_seeding,
 )
 
-FACTS = Facts(rows=100, num_features=3, total_weight=50.5)
+FACTS = Facts(100, 3, 50.5, (0.1, -1e300, 2.0), 7.25)
 ROWS = np.arange(12, dtype=np.float32).reshape(4, 3)
 
 

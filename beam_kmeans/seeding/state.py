@@ -35,8 +35,8 @@ class Facts:
     rows: int
     num_features: int
     total_weight: float
-    means: tuple[float, ...] = ()
-    variance: float = 0.0
+    means: tuple[float, ...]
+    variance: float
 
     @classmethod
     def of(cls, statistics: Statistics) -> Facts:

@@ -30,8 +30,10 @@ class InitializeCenters(beam.PTransform[Any, Any]):
     First one pass counts the rows, then come those of the initialiser: "random" and "kmc2" take
     one, "afkmc2" two, "kmeans_plus_plus" 2 + `seeding_rounds` where the cost stops falling, and
     twice the rounds at most, a function one. Rows that were drawn are looked up by their numbers,
-    each time with one more pass. Candidates travel as a side input, and each round measures the
-    rows against all of them: many rows and many clusters are for a fit with a work directory.
+    each time with one more pass. The graph holds as many as there can be, 1 + 2 x passes (25 with
+    5 rounds), and every one goes over the blocks, if only to see that nothing is left to do.
+    Candidates travel as one side input, 4 d bytes each (10 k of them or more), and each round
+    measures the rows against all: many rows and many clusters are for a fit with a work directory.
 
     Input: PCollection[Block], bounded, with row numbers (`StackRows(row_id=...)`, `ReadBlocks`).
     Output: PCollection of exactly one array, float32 [k, d].

@@ -243,13 +243,13 @@ def test_each_row_of_both_streams_is_proposed_once_in_its_order():
 class TestGroups:
     def test_by_default_they_depend_on_rows_and_the_size_of_streams(self):
         def groups(rows, k=10, d=8, length=200):
-            return Chains(k, 0, length).start(Facts(rows, d, 1.0)).notes["groups"]
+            return Chains(k, 0, length).start(Facts(rows, d, 1.0, (0.0,) * d, 0.0)).notes["groups"]
 
         found = [groups(n) for n in (1, 2**20, 2**20 + 1, 5 * 2**20, 10**9, 10**12)]
         assert found == [1, 1, 2, 5, 16, 16]
         assert groups(10**9, k=10_000, d=100) == 1  # 2e8 values each
         assert groups(10**9, k=1000, d=100) == 13
-        assert Chains(10, 0, groups=40).start(Facts(5, 1, 1.0)).notes["groups"] == 40
+        assert Chains(10, 0, groups=40).start(Facts(5, 1, 1.0, (0.0,), 0.0)).notes["groups"] == 40
 
     def test_rows_are_dealt_by_their_numbers_evenly(self):
         rows = np.arange(8000, dtype=np.float32)[:, None]
@@ -302,6 +302,18 @@ class TestGroups:
         ]
         assert costs[1] < 1.1 * costs[0]
 
+    @pytest.mark.parametrize("distant", [False, True], ids=["kmc2", "afkmc2"])
+    def test_weights_cost_what_copies_cost(self, distant):
+        # A row is dealt to one group with all its weight: of many rows that makes no difference.
+        rows, weights = data.blobs(2000), (np.arange(2000) % 3 + 1).astype(np.float32)
+        copies = np.repeat(rows, weights.astype(int), axis=0)
+        costs = np.zeros((2, 10))
+        for seed in range(10):
+            chains = Chains(5, seed, 50, 4, distant)
+            costs[0, seed] = cost(copies, centers_of(chains, rows, weights))
+            costs[1, seed] = cost(copies, centers_of(chains, copies, None))
+        assert costs[0].mean() == pytest.approx(costs[1].mean(), rel=0.1)
+
 
 def cost(rows, centers):
     return oracles.all_scores(rows, centers).min(axis=1).sum()
@@ -309,7 +321,9 @@ def cost(rows, centers):
 
 class TestWarnings:
     def test_chains_too_short_for_spambase_say_so(self):
-        (warning,) = run(MemoryDataset(data.spambase()), Chains(50, 0, 200)).warnings
+        table = np.loadtxt(data.EXAMPLES / "spambase.csv", delimiter=",", skiprows=1)
+        assert table.shape == (4601, 58)  # with the column of labels
+        (warning,) = run(MemoryDataset(table), Chains(50, 0, 200)).warnings
         assert warning.startswith("kmc2_chain_length: chains of 200 are too short for kmc2")
         assert "'afkmc2' or 'kmeans_plus_plus'" in warning
         number, enough = float(warning.split(" times")[0].split()[-1]), warning.split("chains of ")

@@ -8,6 +8,7 @@ from beam_kmeans.dataset import MemoryDataset
 from beam_kmeans.seeding import oversampling
 from beam_kmeans.seeding.run import initial_centers, initialiser_of, run
 from tests import data
+from tests.chances import LINE, WEIGHTS, p_value_of_two
 from tests.seeding.sources import Leaking, Remembering, Shards
 
 
@@ -89,6 +90,20 @@ def test_the_unit_of_the_weights_changes_no_byte(choice):
     expected = centers_of(Shards(data.blobs(), weights(600)), parameters(choice))
     found = centers_of(Shards(data.blobs(), weights(600) * 1024), parameters(choice))
     assert found.tobytes() == expected.tobytes()
+
+
+@pytest.mark.parametrize("choice", ["random", "rounds", "everything", "kmc2", "afkmc2"])
+def test_weights_have_the_chances_of_copies(choice):
+    weights = 2 * WEIGHTS.astype(np.float32)
+    copies = np.repeat(LINE, weights.astype(int), axis=0)
+    kinds, counts = {}, np.zeros((2, 100))
+    for seed in range(250):
+        asked = Parameters(2, random_seed=seed, **CHOICES[choice])
+        for place, source in enumerate([Shards(LINE, weights, shards=1), Shards(copies, shards=1)]):
+            found = sorted(centers_of(source, asked).tolist())
+            counts[place, kinds.setdefault(str(found), len(kinds))] += 1
+    assert counts.sum() == 500
+    assert p_value_of_two(*counts[:, : len(kinds)]) > 1e-3
 
 
 @pytest.mark.parametrize("choice", ["rounds", "everything", "kmc2-groups", "afkmc2-groups"])

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.cluster import kmeans_plusplus
 
+from beam_kmeans.config import Parameters
 from beam_kmeans.errors import DataError
 from beam_kmeans.fitting import Fit
 from beam_kmeans.seeding import plus_plus as seeding
@@ -98,7 +99,7 @@ class TestPlusPlus:
         assert chances.p_value(counts, pair_chances(retries + 1)) > 1e-3
         assert chances.p_value(counts, pair_chances(2 - retries // 2)) < 1e-6
 
-    @pytest.mark.parametrize("retries", [0, 1, 2, 3])
+    @pytest.mark.parametrize("retries", [-1, 0, 1, 2, 3])
     def test_an_outlier_is_always_picked(self, retries):
         # TensorFlow's own test: an outlier and nine points near two others.
         rows = np.array(
@@ -116,6 +117,7 @@ class TestPlusPlus:
             ],
             np.float32,
         )
+        retries = Parameters(3, kmeans_plus_plus_num_retries=retries).retries
         for seed in range(100):
             assert 9 in plus_plus(rows, ones(rows), 3, seed, retries)
 

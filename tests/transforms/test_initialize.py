@@ -150,6 +150,19 @@ def test_a_row_that_changed_its_number_between_the_passes_is_named():
         initialize._arranged(np.array([5, 9]), found, 2)
 
 
+@pytest.mark.parametrize(
+    ("initial", "steps"), [("random", 3), ("kmc2", 3), ("afkmc2", 5), ("kmeans_plus_plus", 25)]
+)
+def test_the_graph_goes_over_the_blocks_as_often_as_it_is_said_to(initial, steps):
+    pipeline = beam.Pipeline(runner="FnApiRunner")
+    blocks = pipeline | beam.Create(blocks_of(blobs()))
+    _ = blocks | InitializeCenters(3, initial)
+    proto, context = pipeline.to_runner_api(return_context=True)
+    name = context.pcollections.get_id(blocks)
+    leaves = [one for one in proto.components.transforms.values() if not one.subtransforms]
+    assert sum(name in one.inputs.values() for one in leaves) == steps
+
+
 def test_blocks_and_rows_are_counted():
     blocks = blocks_of(blobs())
     transform = InitializeCenters(3, "random")
