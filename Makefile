@@ -4,7 +4,8 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 TF ?= $(if $(filter Darwin,$(shell uname -s)),tf,tf-cpu)
 BIN := .venv/bin
 
-.PHONY: demo test test-runners test-kill test-quality test-package benchmark clean
+.PHONY: demo test test-runners test-kill test-quality test-package test-prism test-dataflow \
+  benchmark clean
 
 # Clusters 4,601 e-mails by their 57 features, then shows how much spam each cluster holds.
 demo: .venv/package
@@ -38,6 +39,14 @@ test-quality: .venv/workshop
 test-package: .venv/workshop
 	$(BIN)/pytest -m "heavy and package"
 
+# On Beam's runner in Go, which is built for it: needs Go 1.26.
+test-prism: .venv/workshop .prism/bin/prism
+	$(BIN)/pytest -n 2 -m "heavy and prism"
+
+# What Dataflow's runner stages, and a stand-in for its service that runs it.
+test-dataflow: .venv/gcp
+	$(BIN)/pytest -n 2 -m "heavy and dataflow"
+
 # The kernel against a bare matrix product, training and mini-batch steps against scikit-learn's.
 benchmark: .venv/workshop
 	$(BIN)/python benchmarks/kernel.py
@@ -45,7 +54,7 @@ benchmark: .venv/workshop
 	$(BIN)/python benchmarks/minibatch.py
 
 clean:
-	rm -rf .venv demo build dist *.egg-info
+	rm -rf .venv .prism demo build dist *.egg-info
 
 # Stamps: a changed pyproject.toml makes the environment anew.
 .venv/package: pyproject.toml setup.py
@@ -57,3 +66,12 @@ clean:
 .venv/workshop: .venv/package
 	$(BIN)/python -m pip install --quiet --editable ".[$(TF),test,dev]"
 	touch $@
+
+.venv/gcp: .venv/workshop
+	$(BIN)/python -m pip install --quiet --editable ".[$(TF),test,dev,gcp]"
+	touch $@
+
+# Prism of the same version as Beam itself.
+.prism/bin/prism: .venv/workshop
+	version=$$($(BIN)/python -c "from importlib.metadata import version as v; print(v('apache-beam'))") \
+	  && GOBIN=$(CURDIR)/.prism/bin go install github.com/apache/beam/sdks/v2/go/cmd/prism@v$$version

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 #: How the message of an argument that is not allowed begins: with its name, or some.
 _USAGE = re.compile(r"[a-z_]+(, [a-z_]+)*: ")
+_NOTHING_RAN = "The job's graph was made, for a template's launcher; nothing has run."
 _LOGGER = logging.getLogger("beam_kmeans")
 
 
@@ -156,7 +157,7 @@ def _train(args: argparse.Namespace, options: "PipelineOptions") -> tuple[Any, s
     job = _train_job(args)
     report = (driver.train if args.command == "train" else driver.run_segment)(job, options)
     if report is None:
-        return None, "The segment's graph was written for a template's launcher; nothing has run."
+        return None, _NOTHING_RAN
     return report, _train_summary(report)
 
 
@@ -203,7 +204,7 @@ def _standardizes(args: argparse.Namespace) -> bool:
     return bool(args.standardize)
 
 
-def _predict(args: argparse.Namespace, options: "PipelineOptions") -> "tuple[PredictReport, str]":
+def _predict(args: argparse.Namespace, options: "PipelineOptions") -> tuple[Any, str]:
     from beam_kmeans import predicting
 
     report = predicting.predict(
@@ -218,6 +219,8 @@ def _predict(args: argparse.Namespace, options: "PipelineOptions") -> "tuple[Pre
         output_format=args.output_format,
         options=options,
     )
+    if report is None:
+        return None, _NOTHING_RAN
     return report, (
         f"Predicted {report.rows:,} rows into {_count(report.files, 'file')} at {report.output}"
         f"{_dropped(report.rejected)} in {report.seconds:.1f} s."

@@ -26,7 +26,13 @@ from beam_kmeans.model import KMeansModel, check_features
 from beam_kmeans.options import DEFAULT_RUNNER
 from beam_kmeans.passes.minibatch import fits_worker
 from beam_kmeans.passes.seed import passes_left
-from beam_kmeans.running import JobError, only_launches, run_pipeline, template_location
+from beam_kmeans.running import (
+    JobError,
+    only_launches,
+    refuse_launchers,
+    run_pipeline,
+    template_location,
+)
 from beam_kmeans.seeding.rows import check_rows
 from beam_kmeans.seeding.run import chosen, initialiser_of
 from beam_kmeans.seeding_checkpoint import SeedingCommit, last_seeding, prepared_seeding
@@ -377,6 +383,7 @@ def train(job: TrainJob, options: PipelineOptions) -> RunReport:
             "template_location: a template's launcher keeps only the last job of a program, and "
             "train runs several; use the command segment, which runs one"
         )
+    refuse_launchers(options, "train")
     driver = _Driver(job, options)
     last = driver.last()
     if last is not None and callable(job.parameters.initial_clusters):

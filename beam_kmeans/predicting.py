@@ -20,7 +20,7 @@ from beam_kmeans.io.predictions import FORMATS, Layout, id_schema
 from beam_kmeans.model import KMeansModel, is_default
 from beam_kmeans.options import pipeline_options
 from beam_kmeans.passes.predict import PredictFiles, model_digest
-from beam_kmeans.running import run_pipeline, template_location
+from beam_kmeans.running import only_launches, run_pipeline
 
 _log = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ def predict(
     all_scores: bool = False,
     output_format: str = "parquet",
     options: PipelineOptions | Sequence[str] | None = None,
-) -> PredictReport:
+) -> PredictReport | None:
     """Writes the nearest center of every row of some files, and its score in the model's metric.
 
     The rows come out in the order of the input, in `OUTPUT-00000-of-00004.parquet` and so on; their
@@ -79,13 +79,16 @@ def predict(
         output_format: "parquet", "csv" or "jsonl".
         options: Beam's pipeline options, or their flags; without a runner FnApiRunner runs.
 
+    Returns:
+        What was written; None where the job's graph was made for a template's launcher to run.
+
     Raises:
         ValueError: an argument that is not allowed, no model, files that cannot be read or do not
             fit the model, bad rows, other predictions at `output`.
     """
     start = time.monotonic()
     complete_options = pipeline_options(options)
-    _refuse(output, on_bad_rows, output_format, complete_options)
+    _refuse(output, on_bad_rows, output_format)
     loaded = KMeansModel.load(model)
     found = files.match_files([input] if isinstance(input, str) else list(input))
     columns = _columns(
@@ -113,6 +116,8 @@ def predict(
     summary = plan.finished()
     if summary is None:
         summary = _run(plan, complete_options)
+        if summary is None:
+            return None
     else:
         _log.info("%s are complete already", plan.summary_path)
     plan.clean()
@@ -120,7 +125,7 @@ def predict(
     return PredictReport(**counts, output=output, seconds=time.monotonic() - start)
 
 
-def _refuse(output: str, on_bad_rows: str, output_format: str, options: PipelineOptions) -> None:
+def _refuse(output: str, on_bad_rows: str, output_format: str) -> None:
     for word, value, allowed in (
         ("on_bad_rows", on_bad_rows, ON_BAD_ROWS),
         ("output_format", output_format, FORMATS),
@@ -136,11 +141,6 @@ def _refuse(output: str, on_bad_rows: str, output_format: str, options: Pipeline
         raise ValueError(
             f"output: {output!r} is a directory; it is how the names of the output files begin, "
             f"for example {example!r}"
-        )
-    if template_location(options) is not None:
-        raise ValueError(
-            "template_location: predict checks what its job has written, so its job cannot be "
-            "kept for later as a template"
         )
 
 
@@ -183,8 +183,8 @@ def _columns(
     return columns
 
 
-def _run(plan: PredictPlan, options: PipelineOptions) -> dict[str, Any]:
-    """Runs the job, and gives the summary that it wrote."""
+def _run(plan: PredictPlan, options: PipelineOptions) -> dict[str, Any] | None:
+    """Runs the job, and gives the summary that it wrote; None where it is to run later."""
     plan_path = plan.save()
     try:
         with run_pipeline(options) as pipeline:
@@ -197,4 +197,6 @@ def _run(plan: PredictPlan, options: PipelineOptions) -> dict[str, Any]:
         # Bad data stay bad, and what was written would only be in the way of the next attempt.
         plan.remove()
         raise
+    if only_launches(options):
+        return None
     return read_json(plan.summary_path, "a summary of predictions", FORMAT_VERSION)

@@ -8,6 +8,7 @@ from apache_beam.options.pipeline_options import (
     GoogleCloudOptions,
     PipelineOptions,
     StandardOptions,
+    TestOptions,
 )
 from apache_beam.runners.runner import PipelineState
 
@@ -45,7 +46,27 @@ def template_location(options: PipelineOptions) -> str | None:
     return options.view_as(GoogleCloudOptions).template_location or None
 
 
-def only_launches(options: PipelineOptions) -> bool:
-    """Whether a run only writes the job's graph: of all runners, Dataflow's knows templates."""
-    runner = str(options.view_as(StandardOptions).runner)
-    return "Dataflow" in runner and template_location(options) is not None
+def only_launches(options: PipelineOptions) -> str | None:
+    """The option by which a job's graph is made and not run, which Dataflow's runner alone knows.
+
+    Returns:
+        "template_location": a template's launcher runs it later; "dry_run": nobody does; else None.
+    """
+    if "Dataflow" not in str(options.view_as(StandardOptions).runner):
+        return None
+    if template_location(options):
+        return "template_location"
+    return "dry_run" if options.view_as(TestOptions).dry_run else None
+
+
+def refuse_launchers(options: PipelineOptions, command: str) -> None:
+    """Refuses options by which a job would not run, for a command that needs what it writes.
+
+    Raises:
+        ValueError: names the option.
+    """
+    option = only_launches(options)
+    if option is not None:
+        raise ValueError(
+            f"{option}: {command} goes on from what its job has written, so it must run"
+        )

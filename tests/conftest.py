@@ -6,7 +6,7 @@ hypothesis.settings.register_profile("steady", deadline=None, derandomize=True, 
 hypothesis.settings.load_profile("steady")
 
 #: What a heavy test belongs to, so that a make target runs it.
-TARGETS = ("runners", "kill", "quality", "package")
+TARGETS = ("runners", "kill", "quality", "package", "prism", "dataflow")
 
 
 def pytest_collection_modifyitems(items):

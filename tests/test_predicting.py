@@ -259,7 +259,6 @@ def test_ids_of_another_type_than_the_first_files_name_their_file(place):
         ({"id_columns": "id"}, "id_columns: a list of names is needed, found the text 'id'"),
         ({"features": "x"}, "features: a list of names is needed, found the text 'x'"),
         ({"options": ["--runer=x"]}, "unknown flag --runer"),
-        ({"options": ["--template_location=gs://b/t"]}, "template_location: predict checks"),
         ({"output": "in"}, "is a directory; it is how the names .* begin, for example '.*in/pred"),
         ({"output": "new/"}, "new/' is a directory"),
     ],

@@ -202,8 +202,10 @@ def stage(
         ValueError: an argument that is not allowed, files that cannot be read, bad rows.
     """
     from beam_kmeans.options import pipeline_options
-    from beam_kmeans.running import run_pipeline
+    from beam_kmeans.running import refuse_launchers, run_pipeline
 
+    complete_options = pipeline_options(options)
+    refuse_launchers(complete_options, "stage")
     plan = make_plan(
         input,
         output,
@@ -217,7 +219,7 @@ def stage(
     existing = existing_dataset(plan)
     if existing is None:
         plan_path = plan.save()
-        with run_pipeline(pipeline_options(options)) as pipeline:
+        with run_pipeline(complete_options) as pipeline:
             pipeline | "Stage" >> StageFiles(plan_path, plan.standardize)
         existing = StagedDataset.open(plan.output)
         report(existing)
