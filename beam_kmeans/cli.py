@@ -25,7 +25,7 @@ from beam_kmeans.logs import log_to_stderr
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
 
-    from beam_kmeans.driver import RunReport, TrainJob
+    from beam_kmeans.job import RunReport, TrainJob
     from beam_kmeans.predicting import PredictReport
 
 #: How the message of an argument that is not allowed begins: with its name, or some.
@@ -162,7 +162,7 @@ def _train(args: argparse.Namespace, options: "PipelineOptions") -> tuple[Any, s
 
 
 def _train_job(args: argparse.Namespace) -> "TrainJob":
-    from beam_kmeans.driver import TrainJob
+    from beam_kmeans.job import TrainJob
 
     given = vars(args)
     initial, initial_features = _initial_clusters(args)

@@ -128,7 +128,8 @@ class KMeans(Parameters):
         sample_weight: npt.ArrayLike | None,
         settings: dict[str, Any],
     ) -> KMeansModel:
-        from beam_kmeans.driver import TrainJob, train
+        from beam_kmeans.driver import train
+        from beam_kmeans.job import TrainJob
         from beam_kmeans.options import pipeline_options
 
         if work_dir is None:

@@ -35,7 +35,7 @@ FLOORS = [
     {"io"},
     {"checkpoint", "seeding_checkpoint", "model", "transforms"},
     {"passes"},
-    {"segment"},
+    {"segment", "job"},
     {"driver", "predicting"},
     {"kmeans"},
     {"flags", "logs"},

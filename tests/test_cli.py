@@ -501,11 +501,11 @@ def test_loading_beam_leaves_no_noise():
 
 
 def test_the_stand_ins_have_the_fields_of_what_they_stand_for():
-    from beam_kmeans import driver, predicting
+    from beam_kmeans import job, predicting
 
     for ours, real in [
-        (RunReport, driver.RunReport),
-        (TrainJob, driver.TrainJob),
+        (RunReport, job.RunReport),
+        (TrainJob, job.TrainJob),
         (PredictReport, predicting.PredictReport),
     ]:
         assert {f.name for f in dataclasses.fields(ours)} == {

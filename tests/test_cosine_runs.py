@@ -23,8 +23,9 @@ from beam_kmeans import (
 )
 from beam_kmeans.checkpoint import WorkDir
 from beam_kmeans.config import Parameters
-from beam_kmeans.driver import TrainJob, run_segment, train
+from beam_kmeans.driver import run_segment, train
 from beam_kmeans.errors import DataError
+from beam_kmeans.job import TrainJob
 from beam_kmeans.model import read_centers
 from beam_kmeans.options import pipeline_options
 from beam_kmeans.passes import unit

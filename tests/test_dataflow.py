@@ -9,8 +9,9 @@ import pytest
 from apache_beam.portability.api import beam_runner_api_pb2
 
 from beam_kmeans import KMeans, stage
-from beam_kmeans.driver import TrainJob, run_segment
+from beam_kmeans.driver import run_segment
 from beam_kmeans.errors import DataError
+from beam_kmeans.job import TrainJob
 from beam_kmeans.options import pipeline_options
 from beam_kmeans.predicting import predict
 from tests import dataflow_service, engines, runs, tables

@@ -10,8 +10,9 @@ import pytest
 from beam_kmeans import KMeans, KMeansModel, StagedDataset, driver, lloyd, running, sampling, stage
 from beam_kmeans.checkpoint import WorkDir
 from beam_kmeans.config import Parameters
-from beam_kmeans.driver import TrainJob, run_segment, train
+from beam_kmeans.driver import run_segment, train
 from beam_kmeans.errors import DataError
+from beam_kmeans.job import TrainJob
 from beam_kmeans.options import pipeline_options
 from beam_kmeans.seeding import random
 from beam_kmeans.seeding_checkpoint import last_seeding

@@ -6,8 +6,9 @@ import apache_beam as beam
 import pytest
 
 from beam_kmeans import KMeans, StagedDataset, stage
-from beam_kmeans.driver import TrainJob, train
+from beam_kmeans.driver import train
 from beam_kmeans.io.shards import ShardReader
+from beam_kmeans.job import TrainJob
 from beam_kmeans.options import pipeline_options
 from beam_kmeans.passes import minibatch
 from tests import data, kills, runs, tables, test_fusion

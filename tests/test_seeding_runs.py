@@ -11,9 +11,10 @@ import pytest
 
 from beam_kmeans import KMeans, StagedDataset, segment, stage
 from beam_kmeans.config import Parameters
-from beam_kmeans.driver import TrainJob, run_segment, train
+from beam_kmeans.driver import run_segment, train
 from beam_kmeans.errors import DataError
 from beam_kmeans.io.nearest import SideFiles
+from beam_kmeans.job import TrainJob
 from beam_kmeans.options import pipeline_options
 from beam_kmeans.passes import context, seed
 from beam_kmeans.seeding import oversampling
