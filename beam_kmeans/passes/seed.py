@@ -273,7 +273,8 @@ def _handed_on(work: WorkDir, context: Context, seeding: SeedingCommit) -> Run:
     """The run as it goes on: an initialisation that has ended is the start of a fit."""
     if seeding.centers is None:
         return Run(context, seeding=seeding)
+    # First what a run that starts from the commit would never come by again.
+    side_files(work).remove_all()
     commit = Commit(FitState(), seeding.centers)
     work.save_commit(commit)
-    side_files(work).remove_all()
     return Run(context, commit, seeding)
