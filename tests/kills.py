@@ -28,20 +28,21 @@ class Kill(NamedTuple):
     name: str = ""
 
 
-def run(arguments, log, kill=None, timeout=100):
+def run(arguments, log, kill=None, timeout=100, entry=cli.entry):
     """Runs the command line in a process of its own; its exit code, -9 where it was killed.
 
-    The paths of the files that it puts in place are appended to `log`, a line each.
+    The paths of the files that it puts in place are appended to `log`, a line each. Another `entry`
+    is a function of a module, which takes the arguments and gives the exit code.
     """
-    return finish(start(arguments, log, kill), timeout)
+    return finish(start(arguments, log, kill, entry), timeout)
 
 
-def start(arguments, log, kill=None):
+def start(arguments, log, kill=None, entry=cli.entry):
     """The same, without waiting for its end."""
     os.environ["PYTHONPATH"] = servers.environment()["PYTHONPATH"]
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_run, args=([*map(str, arguments)], str(log), kill))
+    process = context.Process(target=_run, args=(entry, [*map(str, arguments)], str(log), kill))
     process.start()
     return process
 
@@ -62,12 +63,12 @@ def written(log):
     return path.read_text().splitlines() if path.exists() else []
 
 
-def _run(arguments, log, kill):
+def _run(entry, arguments, log, kill):
     output = os.open(f"{log}.output", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (1, 2):
         os.dup2(output, stream)
     _watch(log, kill)
-    code = cli.entry(arguments)
+    code = entry(arguments)
     os._exit(code)
 
 

@@ -473,6 +473,39 @@ def test_killed_again_and_again(tmp_path, way, half):
     assert not (tmp_path / "work" / "seeding" / "nearest").exists()
 
 
+def train_by_a_function(arguments):
+    """A program of its own, as no flag names a function; its exit code."""
+    source, work = arguments
+    run(source, work, "function", settings=of_files(block_rows=300), max_iterations=1)
+    return 0
+
+
+@pytest.mark.heavy
+@pytest.mark.kill
+@pytest.mark.timeout(900)
+def test_a_program_with_a_function_killed_again_and_again(tmp_path):
+    source = tables.write(tmp_path / "in", ROWS, files=2, weights=WEIGHTS, row_group=300)
+    program, log = (source, tmp_path / "work"), tmp_path / "log"
+    for number in range(1, 200):
+        kill = kills.Kill(number, bool(number % 2))
+        code = kills.run(program, log, kill, entry=train_by_a_function)
+        if code == 0:
+            break
+        assert code == -signal.SIGKILL
+    assert code == 0
+    assert number > 5
+    assert runs.outcome(tmp_path / "work" / "model") == in_memory("function", max_iterations=1)
+
+
+@pytest.mark.heavy
+@pytest.mark.runners
+@pytest.mark.timeout(300)
+def test_a_function_of_rows_that_two_processes_read(source, tmp_path):
+    flags = ["--direct_num_workers=2", "--direct_running_mode=multi_processing"]
+    report = run(source, tmp_path, "function", options=flags)
+    assert runs.outcome(report.model_dir) == in_memory("function")
+
+
 @pytest.mark.heavy
 @pytest.mark.kill
 @pytest.mark.timeout(1800)
