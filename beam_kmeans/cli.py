@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 #: How the message of an argument that is not allowed begins: with its name, or some.
 _USAGE = re.compile(r"[a-z_]+(, [a-z_]+)*: ")
-_NOTHING_RAN = "The job's graph was made, for a template's launcher; nothing has run."
+_NOTHING_RAN = "The job's graph was made, for a template's launcher or a dry run; nothing has run."
 _LOGGER = logging.getLogger("beam_kmeans")
 
 

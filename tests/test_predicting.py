@@ -219,8 +219,9 @@ def test_without_names_all_numeric_columns_but_the_ids_are_taken(place):
     ],
 )
 def test_columns_that_do_not_fit_are_refused_before_any_job(place, named, match):
-    with pytest.raises(ValueError, match=match):
+    with pytest.raises(ValueError, match=match) as caught:
         run(place, write(place), **named)
+    assert isinstance(caught.value, DataError) != str(caught.value).startswith("id_columns: ")
     assert contents(place) == {}
 
 

@@ -1,4 +1,5 @@
 import logging
+import re
 from fractions import Fraction
 
 import numpy as np
@@ -368,8 +369,11 @@ ERRORS = {
 
 @pytest.mark.parametrize(("arguments", "words"), ERRORS.values(), ids=ERRORS)
 def test_columns_that_cannot_be_are_refused(tmp_path, arguments, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises(ValueError, match=words) as caught:
         resolve_columns(files_of(tmp_path, TABLE), **arguments)
+    # What is wrong with the arguments alone begins with their name; the rest is the data's.
+    usage = re.match(r"[a-z_]+(, [a-z_]+)*: ", str(caught.value))
+    assert isinstance(caught.value, DataError) == (usage is None)
 
 
 def test_table_without_numbers_is_refused_and_its_lists_are_offered(tmp_path):
